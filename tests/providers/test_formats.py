@@ -513,7 +513,10 @@ def test_a_tool_without_parameters_can_be_strict(wire: str) -> None:
         ({"properties": {"a": True}}, "a may be anything"),
         ({"properties": {"a": {"description": "x"}}}, "a may be anything"),
         ({"properties": {"a": {"enum": [{"b": 1}]}}}, "a has lists or objects"),
-        ({"properties": {"a": {"$ref": "http://host.invalid/a"}}}, "a refers to something that is not"),
+        (
+            {"properties": {"a": {"$ref": "http://host.invalid/a"}}},
+            "a refers to something that is not",
+        ),
         ({"properties": {"a": {"$ref": "#/$defs/A"}}}, "a refers to something that is not"),
         ({"properties": {"a": {"allOf": [{}, {}]}}}, "a has several schemas at once"),
         ({"properties": {"a": {"properties": {"b": {}}}}}, r"a\.b may be anything"),

@@ -92,7 +92,9 @@ def test_a_model_has_a_name(make: Any) -> None:
     with pytest.raises(ValueError, match="name must not be empty"):
         make(name="", api_key="k")
     for wrong in (" ", " m", "m\n", "m\tx"):
-        with pytest.raises(ValueError, match=r"^name must be a model's name, without surrounding spaces"):
+        with pytest.raises(
+            ValueError, match=r"^name must be a model's name, without surrounding spaces"
+        ):
             make(name=wrong, api_key="k")
 
 

@@ -1552,7 +1552,9 @@ async def test_a_last_message_of_the_model_is_continued_where_it_can_be(
 @pytest.mark.parametrize("name", ["$filter", "filter[name]", "a b", "x" * 65, ""])
 def test_a_parameter_whose_name_anthropic_refuses_is_told_here(name: str) -> None:
     tool = llm.Tool(name="t", parameters={"anyOf": [{"properties": {name: {"type": "string"}}}]})
-    with pytest.raises(ValueError, match=r"tool 't' has the parameter .*: this server accepts names"):
+    with pytest.raises(
+        ValueError, match=r"tool 't' has the parameter .*: this server accepts names"
+    ):
         build(ANTHROPIC, llm.user("x"), tools=[tool])
     sent = build(OPENAI, llm.user("x"), tools=[tool])["tools"]
     assert sent[0]["function"]["parameters"]["properties"].keys() == {name}

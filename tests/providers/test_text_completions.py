@@ -132,7 +132,9 @@ def test_a_conversation_is_refused_with_a_hint(messages: Any) -> None:
 
 
 def test_a_picture_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"ImagePart can't be in this prompt: .* use a chat format"):
+    with pytest.raises(
+        ValueError, match=r"ImagePart can't be in this prompt: .* use a chat format"
+    ):
         body(llm.user("a", llm.image("https://x.invalid/a")))
 
 

@@ -280,8 +280,14 @@ BAD = [
     ({"key": "a", "prompt": SECRET, "n": 0}, "n must be a whole number"),
     ({"key": "a", "prompt": SECRET, "tools": {"f": 1}}, "tools does not have OpenAI's shape"),
     ({"key": "a", "prompt": SECRET, "tools": [SECRET]}, "tools does not have OpenAI's shape"),
-    ({"key": "a", "prompt": SECRET, "response_format": 5}, "response_format does not have OpenAI's shape"),
-    ({"key": "a", "prompt": SECRET, "reasoning": {"x": 1}}, "reasoning does not have OpenAI's shape"),
+    (
+        {"key": "a", "prompt": SECRET, "response_format": 5},
+        "response_format does not have OpenAI's shape",
+    ),
+    (
+        {"key": "a", "prompt": SECRET, "reasoning": {"x": 1}},
+        "reasoning does not have OpenAI's shape",
+    ),
     ({"key": "a", "prompt": SECRET, "extra": [1]}, "extra is not an object"),
     ({"key": "a", "prompt": SECRET, "extra": {"temperature": 1}}, "temperature"),
     ({"key": "a", "prompt": SECRET, "top_k": 5}, "top_k"),  # OpenAI's wire has none
