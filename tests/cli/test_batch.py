@@ -1184,7 +1184,7 @@ def test_only_one_process_writes(endpoint: Endpoint, files: Files) -> None:
     with started(endpoint, files, "--concurrency", "1") as process:
         wait_for(lambda: endpoint.running == 1)
         assert (
-            "open for results already, in this process or another"
+            "it is already open for results, in this process or another"
             in batch(endpoint, files, code=2).err
         )
         endpoint.release.set()
