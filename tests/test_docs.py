@@ -12,6 +12,7 @@ which is not installed are left out, and the page counts as skipped.
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.metadata
 import importlib.util
 import inspect
@@ -493,9 +494,10 @@ def test_the_readme_has_the_two_commands() -> None:
 
 
 def anchors(path: Path) -> set[str]:
-    """The headings of a page as the fragments that a link can name."""
+    """The headings and the reference's entries of a page as the fragments that a link can name."""
     heads = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in heads}
+    entries = re.findall(r"^::: (\S+)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in heads} | {*entries}
 
 
 @page
@@ -552,6 +554,20 @@ def test_the_reference_lists_every_public_name_once(module: Any) -> None:
     assert section, "there is no section for it"
     listed = re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (.+?) \|", section, re.MULTILINE)))
     assert sorted(listed) == sorted(module.__all__)
+
+
+def test_each_public_name_leads_to_its_entry() -> None:
+    cells = re.findall(r"^\| (`.+?|\[`.+?) \|", prose(doc("api.md")), re.MULTILINE)
+    for name in re.findall(r"(?:^|, )(`\w+`|\[`\w+`\]\(\S+\))", "\n".join(cells), re.MULTILINE):
+        found = re.fullmatch(r"\[`(\w+)`\]\([\w-]+\.md#trio_minillm\.(?:\w+\.)?(\w+)\)", name)
+        assert name == "`__version__`" or (found and found[1] == found[2]), name
+
+
+def test_entries_of_the_reference_are_public_names() -> None:
+    for path in DOCS.rglob("*.md"):
+        for entry in re.findall(r"^::: (\S+)$", path.read_text(), re.MULTILINE):
+            module, _, name = entry.rpartition(".")
+            assert name in importlib.import_module(module).__all__, entry
 
 
 # -- tables ------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def test_the_error_names_the_ways(what: str, under: str) -> None:
         async with llm.open_client(transport=transport()) as client:
             await trio.to_thread.run_sync(call, client)
 
-    here = "this is asyncio" if under == "asyncio" else "no event loop of Trio's runs here"
+    here = "this is asyncio" if under == "asyncio" else "no Trio event loop is running here"
     with pytest.raises(RuntimeError, match=f"^{what} needs Trio, and {here}") as caught:
         trio.run(main)
     for way in (*WAYS, "%autoawait trio", "docs/streaming/asyncio.md"):

@@ -36,10 +36,10 @@ _GROUPS = list(dict.fromkeys(p.group for p in (*ENDINGS, *EVENTS, *NEWER)))
 PROMISES = sorted([*ENDINGS, *EVENTS, *NEWER], key=lambda p: _GROUPS.index(p.group))
 
 COLUMNS = {
-    "openai": "OpenAI's chat completions",
-    "anthropic": "Anthropic's format",
-    "openai_responses": "OpenAI's Responses",
-    "gemini": "Gemini's format",
+    "openai": "Chat completions",
+    "anthropic": "Anthropic",
+    "openai_responses": "Responses",
+    "gemini": "Gemini",
 }
 """The wires that have a column of the table. An array of Gemini's shares that of its events."""
 LIKE_OTHERS = ("gemini_array", "compatible", "openrouter", "text_completions")
@@ -311,61 +311,70 @@ def test_over_a_socket(promise: Promise, name: str, way: str, transport: str) ->
 TEXT = """\
 # Reliability
 
-These tables say what a caller sees when a server, a network or a proxy fails in a known way: {promises} faults, each in every wire format
-that can have it. The expectations were written before the code was run against them (all but four of the rows of
-OpenAI's Responses and Gemini, which were judged anew), and every cell is a test.
+Look up what your program sees when a server, a network, or a proxy fails. The tables list {promises} faults, each in every wire format
+that can have it. Every cell is checked by tests.
+
+The expectations were written before the code was run against them. Four rows of OpenAI's Responses and Gemini are exceptions:
+they were revised afterwards.
+
+## How to read the tables
+
+A fault that starts with "…" continues the row above it. A dash means that the format cannot have the fault. "The same" refers to the
+first cell of the row, and "as …" to the cell of that format.
+
+A cell lists, in this order:
+
+1. The [outcome](../concepts/endings.md) and the error. An error comes with its kind, its clock, or the number of its event. It is raised
+   once, and `error.partial` holds what arrived before it. `finished` raises nothing.
+2. The text that you keep.
+3. The usage: final, provisional, or unknown. Provisional usage can still change. For example, Anthropic's first event counts only the
+   input, and Gemini's events count the answer so far.
+4. The number of attempts, if there is more than one.
+5. The time that it takes, if that is more than a second. It is measured with the default clocks, except where a row says otherwise.
+6. Whether the connection is kept for the next request or closed. The cell leaves this out if neither is promised.
+
+After every fault, the next request works and no connection is left behind.
 
 {tables}
 
-## How to read the cells
-
-- First comes the [outcome](endings.md), then the error with what distinguishes it from others of its class: its kind, its clock, its
-  event. It is raised once, and what had arrived is in its `partial`; `finished` raises nothing.
-- Then come the text that is kept, and the usage: `final`; `provisional`, which is known but may still change (Anthropic's first event
-  counts the input, and each of Gemini's counts what came so far); or `unknown`.
-- A cell that says what an earlier one of its row says refers to that: to the first with `the same`, to others by name. A dash stands
-  where the format can't have the fault.
-- The number of attempts, and the time that it takes with the default clocks, if that is more than a second.
-- Whether the connection is `kept` and carries the next request, or is `closed`; nothing if neither is promised. The next request
-  works in every case, and no connection is left behind.
-
 ## How it is tested
 
-The faults and the promises are in `tests/support/promises_*.py`; `tests/test_reliability.py` checks them:
+The faults and the expectations are data in `tests/support/promises_*.py`. `tests/test_reliability.py` checks them in two ways:
 
-- in memory, {memory:,} cells: in the four formats of the columns, by iterating over a stream and with `complete()`, with each event in a
-  read of its own and with as many as possible in one; in the formats of OpenRouter, compatible servers and text completions, and with
-  Gemini's events as the elements of one JSON array, in one of these ways;
-- over loopback sockets, {sockets:,} cells: in the four formats and in Gemini's array with `TrioTransport`, in OpenAI's and Anthropic's with httpx's own
-  transport as well.
+- **In memory**, in {memory:,} cells. The four formats of the columns are tested with a stream and with `complete()`, with each event in a separate
+  read and with as many events as possible in one. OpenRouter, compatible servers, text completions, and Gemini's events in a JSON array
+  are tested in one of these ways.
+- **Over loopback sockets**, in {sockets:,} cells. `TrioTransport` is tested with the four formats and Gemini's array. httpx's own
+  transport is tested with OpenAI's and Anthropic's formats.
 
-The clock is Trio's mock clock, so that 300 s take no time. This page is generated from the same data, and a test fails if it differs;
-`TRIO_MINILLM_WRITE=1 python -m pytest tests/test_reliability.py -k the_page` writes it anew.
+The tests run on Trio's mock clock, so 300 s take no time. This page is generated from the same data, and a test fails if it
+differs. To update the page, run `TRIO_MINILLM_WRITE=1 python -m pytest tests/test_reliability.py -k the_page`.
 
-## Beyond the table
+## Beyond the tables
 
-- **Cut at every byte.** `tests/test_malformed.py` ends the answer of each format after each of its bytes, and at five places of each event
-  both cleanly and by a broken connection. An event counts once its JSON is there, with or without the blank line after it.
-- **Every field replaced.** The same file takes {fields} fields of {events} real events and puts {values} values in each place: null,
-  numbers, strings, lists, objects, `NaN`, integers of 10,000 digits, 5,000 nested brackets, bytes that are not UTF-8, nothing. The result
-  is either an error that names the event and has the text so far, or an answer that has everything else that the event said.
-- **Leaving.** `tests/test_peers.py` leaves a stream in five ways, in four phases, and the server sees the connection closed at once: before
-  the mock clock moves. On the real clock, with two busy cores, 200 of each took 0.5 ms (median) and at most 18 ms with `TrioTransport`,
-  0.7 and 43 ms with httpx's. After 400 streams were left, 100 at a time, no connection is open and the next request works.
-- **Sockets that stall.** A server that does not read the prompt, or does not answer the first message of the TLS handshake, is given up
-  after 10 s. A consumer that is slower than every clock trips none.
-- **A real server.** llama.cpp's server with a real model is killed in the middle of a stream (`ConnectionCut`, then `SendError`), stopped
-  (the clock `idle` runs out; once resumed, it answers again), and restarted at its address between two requests (the second is answered).
+- **A cut at every byte.** `tests/test_malformed.py` ends the answer of each format after each of its bytes. At five places of each event,
+  it does so both cleanly and with a broken connection. An event counts once its JSON is complete, with or without the blank line after it.
+- **Every field replaced.** The same file takes {fields} fields of {events} real events and tries {values} values in each place. These include null,
+  numbers, strings, lists, objects, `NaN`, integers of 10,000 digits, 5,000 nested brackets, bytes that are not UTF-8, and nothing at all.
+  The result is always one of two: an error that names the event and keeps the text so far, or an answer with everything else that the event said.
+- **Leaving a stream.** `tests/test_peers.py` leaves a stream in five ways and four phases. The server sees the connection close before the mock
+  clock moves. On the real clock, with two busy cores, 200 of each took 0.5 ms (median) and at most 18 ms with `TrioTransport`. With
+  httpx's transport, they took 0.7 ms and at most 43 ms. After 400 streams, left 100 at a time, no connection is open and the next request works.
+- **Stalled sockets.** The client gives up after 10 s on a server that does not read the prompt, or does not answer the first message of the
+  TLS handshake. A consumer that is slower than every clock triggers none of them.
+- **A real server.** The tests kill llama.cpp's server, with a real model, in the middle of a stream. The stream raises `ConnectionCut`, and
+  the next request raises `SendError`. They also stop the server, so that the clock `idle` runs out. Once the server is resumed, it
+  answers again. If the server restarts at its address between two requests, the second request is answered.
 
 ## What is not covered
 
-- What the providers' servers really do: these are the faults that have been reported of them. Recorded streams have tests of their own.
-- Windows and macOS, where none of this has been run.
-- HTTP/2, and proxies between the client and the server.
-- With httpx's own transport, a TLS handshake that is cancelled leaves its socket to the garbage collector (in httpcore; `TrioTransport` closes it).
-- With httpx's own transport, bytes that a server sends after a response are taken for the answer to the next request on that connection
-  (`TrioTransport` closes it).
-- The model's own mistakes: wrong text, and calls whose arguments are JSON but don't match the schema.
+- **The providers' servers.** The tables list faults that users reported of them. Recorded streams have separate tests.
+- **Windows and macOS.** None of this has been run there.
+- **HTTP/2**, and proxies between the client and the server.
+- **TLS handshakes with httpx's transport.** If one is cancelled, httpcore leaves its socket to the garbage collector. `TrioTransport` closes it.
+- **Extra bytes with httpx's transport.** Bytes that a server sends after a response are read as the answer to the next request on that
+  connection. `TrioTransport` closes such a connection.
+- **Mistakes of the model**, such as wrong text, or calls whose arguments are JSON but do not match the schema.
 """
 
 PAGE = doc("reliability.md")
@@ -378,7 +387,7 @@ def in_words(sees: Sees) -> str:
         words[0] += ": " + re.sub(r"([A-Z]\w+)", r"`\1`", sees.error)
     if sees.text:
         words.append(
-            {SO_FAR: "the text so far", WHOLE: "the whole text"}.get(sees.text, "its text")
+            {SO_FAR: "the text so far", WHOLE: "the complete text"}.get(sees.text, "its text")
         )
     if sees.calls:
         words.append("its call")
@@ -392,7 +401,7 @@ def in_words(sees: Sees) -> str:
         words.append(f"{sees.tries} attempts")
     if sees.resumes:
         times = "once" if sees.resumes == 1 else f"{sees.resumes} times"
-        words.append(f"taken up again {times}")
+        words.append(f"resumed {times}")
     if sees.seconds >= 1:
         words.append(f"after {sees.seconds:g} s")
     if sees.connection is not None:
@@ -402,14 +411,14 @@ def in_words(sees: Sees) -> str:
 
 AS = {
     "openai": "the same",
-    "anthropic": "as Anthropic's",
-    "openai_responses": "as OpenAI's Responses",
+    "anthropic": "as Anthropic",
+    "openai_responses": "as Responses",
 }
-"""What stands in a cell that an earlier one of its row has already."""
+"""The contents of a cell that repeats an earlier one of its row."""
 
 
 def row(promise: Promise) -> list[str]:
-    """The cells of a promise, each of which is written out once."""
+    """The cells of a promise. A cell that repeats an earlier one refers to it."""
     said: dict[str, str] = {}
     for name in COLUMNS:
         wires = [name, "gemini_array"] if name == "gemini" else [name]

@@ -29,9 +29,11 @@ ALL = [difference for area in AREAS.values() for difference in area]
 
 HEAD = """# Servers
 
-Servers that speak a provider's wire format differ from its reference, and from each other. This page
-lists what is known of them, what this library makes of it, and where the fact is from. Every row is
-a test. A server that is not listed gets the common rules of [providers](providers.md).
+Look up how a server differs from the reference of the wire format that it speaks, and how the client handles the difference. A server
+that is not listed gets the common rules of [Providers](providers.md). Every row is checked by a test.
+
+The tables below list differences in [answers](#answers), [refusals](#refusals), [requests](#requests),
+[usage and costs](#usage-and-costs), and [connections](#connections). The last column names the source of the fact.
 """
 
 
@@ -40,7 +42,10 @@ def page() -> str:
     for title, area in AREAS.items():
         if not area:
             continue
-        rows = ["| server | what it does | what you get | source |", "| --- | --- | --- | --- |"]
+        rows = [
+            "| server | what the server does | what you get | source |",
+            "| --- | --- | --- | --- |",
+        ]
         for d in sorted(area, key=lambda d: d.server.lower()):
             rows.append(f"| {d.server} | {d.does} | {d.handled} | {d.source} |")
         out.append(f"\n## {title}\n\n" + "\n".join(rows) + "\n")

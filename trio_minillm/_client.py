@@ -62,9 +62,9 @@ ten minutes, as in the vendors' own clients."""
 
 
 class Client:
-    """A sender of requests to any number of models; `open_client` makes it.
+    """A client for any number of models. Open one with `open_client`.
 
-    Any number of tasks may use it at once.
+    Any number of tasks may use a client at the same time.
     """
 
     def __init__(
@@ -93,15 +93,17 @@ class Client:
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger, which has every attempt of this client and their sums."""
+        """The ledger: every attempt of this client, and the sums of their costs."""
         return self._bookkeeper.ledger
 
     def scope(
         self, *, limits: Limits | None = None, meta: Mapping[str, Any] | None = None
     ) -> Client:
-        """Return this client with limits of its own, within those that it has already.
+        """Return a client with the same connections, and with limits or metadata of its own.
 
-        They count what is sent through the returned one. ``meta`` is added to that of every call.
+        - ``limits`` apply to what is sent through the returned client. The limits of this client
+          apply as well.
+        - ``meta`` is added to the metadata of every call. A call's own values take precedence.
         """
         check_option("limits", limits, Limits)
         check_option("meta", meta, Mapping)
@@ -140,25 +142,32 @@ class Client:
         raw: bool = False,
         **params: Unpack[Params],
     ) -> TrackedStream:
-        """Return a stream, to be used as ``async with client.stream(…) as stream``.
+        """Return a stream for one answer. Use it as ``async with client.stream(…) as stream``.
 
-        Nothing is sent before the block is entered. Entering does not wait for the server:
-        iteration and `StreamingCompletion.collect` raise what goes wrong.
+        The call checks the request but sends nothing. Entering the block starts the request without
+        waiting for the server. If the request fails, iteration and `StreamingCompletion.collect`
+        raise the error.
 
-        ``params`` are the typed parameters (`Params`); ``extra`` adds fields to the body.
-        ``price`` takes the place of the model's. ``meta`` comes back with what the stream cost,
-        in ``on_cost`` and the ledger. ``expect_usage=False`` neither asks nor waits for usage,
-        where the wire format leaves the choice. ``lenient`` passes over events
-        whose text or calls can't be read, and counts them. ``raw`` keeps each event's bytes.
+        - ``model`` is a model, or several (`first_of`, `fallback`). With several, the stream is
+          that of the model that gives the answer. All requests are prepared before the first is
+          sent, each with the options of its model, so ``price`` and ``headers`` are not allowed.
+        - ``messages`` is a string, one message, or a list of messages; dictionaries in OpenAI's
+          format are accepted.
+        - ``timeouts``, ``retry``, and ``bounds`` replace the client's defaults.
+        - ``price`` replaces the price of the model.
+        - ``meta`` is your own value. It is stored with the cost, in the ledger and in what
+          ``on_cost`` receives. A ledger in a file accepts only JSON.
+        - ``extra`` adds fields to the body of the request, and ``headers`` to its headers.
+        - ``expect_usage=False`` neither requests usage nor waits for it, where the wire format
+          allows that.
+        - ``lenient`` skips and counts events whose text or calls can't be read, instead of failing.
+        - ``raw`` keeps the bytes of each event in `StreamChunk.raw`.
+        - ``params`` are the parameters of the request, such as ``max_tokens`` (see `Params`).
 
-        ``model`` may be several (`first_of`, `fallback`): the stream is then that of the one that gives
-        the answer. All requests are made before the first is sent, each by its model's own options:
-        ``price`` and ``headers`` are refused.
-
-        Raises ``TypeError`` for an unknown parameter and for a ``meta`` that the ledger can't
-        keep, ``ValueError`` for a parameter that the model's wire format does not have, for a clash
-        of ``extra`` with a typed one, for bad messages, and for a proxy in the environment that can't
-        be used.
+        Raises ``TypeError`` for an unknown parameter, and for ``meta`` that the ledger can't
+        store. Raises ``ValueError`` for a parameter that the wire format does not have, for
+        ``extra`` that clashes with a parameter, for invalid messages, and for a proxy in the
+        environment that can't be used.
         """
         prepare: Any = self._prepare if isinstance(model, Model) else self._prepare_choice
         prepared: Prepared | PreparedChoice = prepare(
@@ -235,16 +244,20 @@ class Client:
         retries_invalid: int = 0,
         **params: Unpack[Params],
     ) -> CompletionResponse[Any]:
-        """Wait for the whole answer, and return it. Takes what `stream` takes, without ``raw``.
+        """Send a request, wait for the complete answer, and return it.
 
-        It streams inside, so that no read timeout cuts a long answer, and raises what a stream
-        would raise. The total clock is 600 s unless ``timeouts`` sets another.
+        The arguments are those of `stream`, without ``raw``. The answer is streamed internally, so
+        a long answer does not run into a read timeout. The clock ``total`` is 600 seconds unless
+        ``timeouts`` sets it.
 
-        With a type as ``response_format``, the answer as that type is the response's ``value``.
-        ``retries_invalid`` is the number of times that an answer which can't be read so is asked again,
-        with what is wrong with it as a further turn: each is a request of its own, with these clocks
-        and in the ledger. The `InvalidAnswer` of the last one is raised. With 0, nothing is decoded
-        before ``value`` is read.
+        If ``response_format`` is a type, `CompletionResponse.value` is the answer as that type.
+        ``retries_invalid`` says how often to ask again if the answer does not match the type, with
+        a message that explains what is wrong. Each of these requests has its own clocks and its own
+        record in the ledger. With the default of 0, the answer is not decoded until you read
+        ``value``.
+
+        Raises what a stream raises, and the last `InvalidAnswer` if ``retries_invalid`` is not
+        enough.
         """
         if timeouts is None:
             timeouts = self._unwatched
@@ -252,7 +265,7 @@ class Client:
             check_option("timeouts", timeouts, Timeouts)
             timeouts = _bounded(timeouts)
         if params.get("raw"):  # that `stream` would take, for chunks that nobody gets to see
-            raise TypeError("complete takes no raw: use stream, whose chunks have the bytes")
+            raise TypeError("complete does not accept raw: use stream, whose chunks have the bytes")
         asking: Asking | TrackedStream
         if retries_invalid == 0:
             prepare: Any = self._prepare if isinstance(model, Model) else self._prepare_choice
@@ -307,18 +320,29 @@ class Client:
         lenient: bool = False,
         **params: Unpack[Params],
     ) -> ToolRun:
-        """Return a loop that runs the functions that the model calls until it answers without a call:
-        ``async with client.run_tools(model, messages, tools=[…]) as run: async for step in run``.
+        """Return a loop that runs the functions the model calls, until the model answers without a
+        call.
 
-        ``tools`` are functions, or made from them. The calls of one turn run side by side, ``max_parallel``
-        at a time: async functions in tasks, others as they are, or in threads with ``threads=True``. What
-        one raises is shown to the model, or raised with ``errors="raise"``. The loop ends without an
-        answer after ``max_steps`` requests, ``total`` seconds, or what ``limits`` allow to spend.
+        Use it as ``async with client.run_tools(model, messages, tools=[…]) as run: async for step
+        in run``.
 
-        All else is as for `stream`, for each request; ``tool_choice``, unless it is ``"auto"`` or
-        ``"none"``, for the first one only, or the model could never answer.
+        - ``tools`` are functions, or tools made from functions.
+        - ``max_steps`` is the largest number of requests.
+        - ``max_parallel`` is the number of calls that run at the same time. Async functions run in
+          tasks.
+        - ``threads=True`` runs functions that are not async in threads. By default, they run in
+          place and block.
+        - ``errors`` says what happens if a function raises: the model sees the error (``"show"``),
+          or the loop raises it (``"raise"``).
+        - ``total`` is the time that the loop may take, in seconds.
+        - ``limits`` are spending limits for the loop.
 
-        Raises what `stream` does, and ``TypeError`` for tools that have no function.
+        The other arguments are those of `stream` and apply to each request. A ``tool_choice`` other
+        than ``"auto"`` and ``"none"`` applies only to the first request, because the model could
+        otherwise never answer.
+
+        Raises what `stream` raises, and ``TypeError`` for a tool without a function. If
+        ``max_steps``, ``total``, or ``limits`` end the loop, it has no answer.
         """
         from ._toolkit.tools.tool_loop import new_run
 
@@ -355,16 +379,20 @@ class Client:
         model: Model | None = None,
         **options: Unpack[BatchOptions],
     ) -> Batch[Asked]:
-        """Return a batch: any number of requests under one control of concurrency, rates, retries
-        and money, as ``async with client.batch(requests, model=…) as results: async for result in
-        results``.
+        """Return a batch, which sends many requests under common control of rates, retries, and
+        money.
 
-        ``requests`` is any iterable or async iterable, pulled as requests can be sent; ``model``
-        is for those that name none. ``options`` are those of `trio_minillm.batch.BatchOptions`;
-        what they leave out is adapted to the providers' answers. Results come as they are ready.
-        Nothing is pulled or sent before the block is entered.
+        Use it as ``async with client.batch(requests, model=…) as results: async for result in
+        results``. Results arrive as they are ready. Nothing is read or sent before the block is
+        entered.
 
-        Raises ``TypeError`` for an unknown option, ``ValueError`` for a wrong one.
+        - ``requests`` is an iterable or async iterable. It is read only as fast as requests can be
+          sent.
+        - ``model`` is for requests that name no model.
+        - ``options`` are described in `trio_minillm.batch.BatchOptions`. Options that you leave out
+          adapt to the provider's answers.
+
+        Raises ``TypeError`` for an unknown option, and ``ValueError`` for an invalid one.
         """
         from ._batch.batch import Batch
         from ._batch.options import settings_from
@@ -389,17 +417,20 @@ class Client:
         model: Model | None = None,
         **options: Unpack[VendorBatchOptions],
     ) -> VendorBatch[Asked]:
-        """Return requests in their vendors' own batches, which are answered within a day at half the
-        price: ``async with client.vendor_batch(requests, model=…, journal=…) as results: async for
-        result in results``.
+        """Return a run of requests in their vendors' own batches, which are answered within a day
+        at half price.
 
-        ``requests`` and ``model`` are as in `batch`, at an address that has OpenAI's Batch API or
-        Anthropic's Message Batches; all requests are held in memory. ``journal`` is a file that keeps
-        what was submitted: the same requests with the same journal go on after a stop or a kill.
-        ``options`` are those of `trio_minillm.batch.VendorBatchOptions`.
+        Use it as ``async with client.vendor_batch(requests, model=…, journal=…) as results: async
+        for result in results``. The address must have OpenAI's Batch API or Anthropic's Message
+        Batches. All requests are held in memory.
 
-        Raises ``TypeError`` for an unknown option, ``ValueError`` for a wrong one, and for a wire format
-        without batches.
+        - ``requests`` and ``model`` are as for `batch`.
+        - ``journal`` is a file that records what was submitted. To continue after a stop or a
+          crash, pass the same requests and the same journal.
+        - ``options`` are described in `trio_minillm.batch.VendorBatchOptions`.
+
+        Raises ``TypeError`` for an unknown option, and ``ValueError`` for an invalid one or for a
+        wire format without batches.
         """
         from ._vendor_batch.answers import PaidBudget
         from ._vendor_batch.options import settings_from
@@ -450,15 +481,18 @@ class Client:
         model: Model | None = None,
         timeouts: Timeouts | None = None,
     ) -> list[CostRecord]:
-        """Ask again what streams cost that are still unsettled, and book the answers.
+        """Look up the final cost of streams whose cost is not final, and record it.
 
-        ``ids`` are generation ids, or records of the ledger; by default all that it has as
-        unsettled, also from an earlier process. Returns a record for each, in order: resolved,
-        or still ``unknown`` after the clock ``settlement``, which begins for each with its first
-        question; 64 are asked at a time. ``on_cost`` is not called again.
+        - ``ids`` are generation ids or ledger records. The default is every record whose cost can
+          still be looked up, also from an earlier process.
+        - ``model`` gives the address and the key for attempts of another client. The default is a
+          model that this client has used at the same address.
+        - ``timeouts`` sets the clock ``settlement``: the seconds to keep asking about each stream,
+          from its first question.
 
-        ``model`` gives the address and the key for attempts that another client made; by default
-        a model that this client has used at the same address. Raises ``ValueError`` without any.
+        Returns one record for each, in order: resolved, or still ``unknown``. Up to 64 are looked
+        up at the same time. ``on_cost`` is not called again. Raises ``ValueError`` if no model is
+        known for an address.
         """
         check_option("timeouts", timeouts, Timeouts)
         check_option("model", model, Model)
@@ -602,33 +636,34 @@ async def open_client(
     limits: Limits | None = None,
     observer: Observer | None = None,
 ) -> AsyncIterator[Client]:
-    """Open a client for the length of a block: ``async with open_client() as client``.
+    """Open a client for the duration of a block: ``async with open_client() as client``.
 
-    Without ``http_client`` or ``transport`` it has connections of its own, as a `TrioTransport`
-    makes them: it verifies TLS, queues nowhere, and closes them with the block. Addresses for which
-    the environment names a proxy are asked through httpx; this machine never is, nor is what
-    ``NO_PROXY`` excepts. Whoever brings a client or a transport keeps it: it is left open. Those of
-    httpx2 are taken as well as httpx's.
+    Without ``http_client`` or ``transport``, the client makes its own connections (see
+    `TrioTransport`). It verifies TLS, never queues requests, and closes its connections with the
+    block. It uses httpx for addresses that have a proxy in the environment. It never uses a proxy
+    for this machine or for addresses in ``NO_PROXY``. It never follows redirects.
 
-    ``timeouts``, ``retry`` and ``bounds`` are the defaults of every call. Redirects are never
-    followed. The process's soft limit of open files is raised, as far as the hard one allows: each
-    connection is one.
+    - ``http_client`` or ``transport`` is a client or a transport of httpx or httpx2 to send
+      requests with. It stays open after the block.
+    - ``timeouts``, ``retry``, and ``bounds`` are the defaults of every call.
+    - ``on_cost`` is an async function that is called once with the `CostRecord` of each finished or
+      cancelled attempt. It runs in the client's nursery. It can't fail a stream, or delay it by
+      more than 1 second. An exception is logged (``trio_minillm``), and the function is cancelled
+      after 30 seconds. The ledger has the attempt in any case.
+    - ``ledger`` records all attempts. The default keeps them in memory.
+    - ``limits`` stops new attempts once enough is spent. A call warns once (``UserWarning``) if an
+      earlier answer has an unknown cost, which ``max_cost`` can't count.
+    - ``observer`` is notified when each attempt starts and ends (see `Observer` and
+      `opentelemetry_observer`).
 
-    ``on_cost`` is an async function that is called once with every attempt that is booked, a
-    `CostRecord`. It runs in the client's own nursery, so it can neither slow a stream down by
-    more than 1 s nor fail it: what it raises is logged (``trio_minillm``), and after 30 s it is
-    cancelled; the ledger has the attempt in any case. ``ledger`` keeps all attempts (by default
-    in memory); ``limits`` stops new ones when enough is spent. A call warns once (``UserWarning``)
-    if ``max_cost`` can't count an earlier answer, whose cost is not known.
+    The block ends once all attempts are recorded, even if it is cancelled. While the client looks
+    up the final cost of a stream, the block waits for it: at most for the clock ``settlement`` from
+    the first question, or twice that if hundreds of lookups wait for the same address. Then it
+    waits for ``on_cost``. A *finished* stream without a cost does not delay the end of the block.
 
-    ``observer`` is told of each attempt as it begins and ends: an `Observer`, such as
-    `opentelemetry_observer` makes.
-
-    The block ends only when all is booked, also when it is cancelled. It waits while a provider is
-    asked what a stream cost: at most for the clock ``settlement`` from the first question (twice
-    that, where hundreds stand in line for the same address), and then for the callback. About
-    streams that *finished* without naming their cost, it is asked only as long as the block lasts
-    anyway.
+    Entering the block raises the process's soft limit of open files as far as the hard limit
+    allows, because each connection needs one. Raises ``ValueError`` if both ``http_client`` and
+    ``transport`` are given.
     """
     check_in_trio("open_client")
     if http_client is not None and transport is not None:

@@ -1,4 +1,4 @@
-"""Public names of batches: thousands of requests in one process, sent by `Client.batch`."""
+"""Batches: thousands of requests in one process, which `Client.batch` sends."""
 
 from typing import TYPE_CHECKING, Any
 

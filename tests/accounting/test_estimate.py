@@ -564,7 +564,7 @@ def test_an_estimate_has_no_amount_for_a_speed_or_region_without_a_price(given: 
 
 def test_another_model_may_answer() -> None:
     routed = llm.openrouter("m", api_key="k", price=PRICE)
-    assert any("dearest server" in n for n in estimate(routed, "Hi.", max_tokens=1).notes)
+    assert any("most expensive server" in n for n in estimate(routed, "Hi.", max_tokens=1).notes)
     got = estimate(routed, "Hi.", max_tokens=1, models=["a/b"])
     assert (got.amount, got.output_tokens) == (None, 1)
     assert "no amount: another model may answer, at a price of its own" in got.notes
@@ -589,7 +589,7 @@ def test_opaque_blocks_are_named() -> None:
         ({"temperature": float("nan")}, ValueError, "finite"),
         ({"n": 0}, ValueError, "n must be"),
         ({"n": True}, TypeError, "n must be"),
-        ({"extra": {"max_completion_tokens": 5}}, ValueError, "extra must not hold"),
+        ({"extra": {"max_completion_tokens": 5}}, ValueError, "extra must not contain"),
         ({"top_k": 5}, ValueError, "not a parameter"),
         ({"messages": []}, ValueError, "no message"),
         ({"messages": "\ud800"}, ValueError, "not valid Unicode"),
@@ -694,7 +694,7 @@ def test_base64_in_a_data_url_is_a_picture_too() -> None:
 def test_a_router_s_text_completions_have_the_note_on_its_price() -> None:
     router = llm.text_completions("m", base_url="https://openrouter.ai/api/v1", api_key="k")
     found = llm.estimate(router, "Once", price=llm.TokenPrice(input=1, output=1), max_tokens=1)
-    assert any("dearest server" in note for note in found.notes)
+    assert any("most expensive server" in note for note in found.notes)
 
 
 def test_the_prompt_of_text_completions_is_text() -> None:

@@ -272,7 +272,7 @@ def test_a_prompt_of_text_completions_has_no_template(serve):
     made = TrioMiniLLM("text:m", base_url=URL)
     assert made.generate_until([instance("The capital is", until="\n")]) == ["Paris"]
     assert transport.bodies[0]["prompt"] == "The capital is"
-    with pytest.raises(ValueError, match="use a chat wire"):
+    with pytest.raises(ValueError, match="use a chat format"):
         made.generate_until(
             [instance(made.apply_chat_template([{"role": "system", "content": "a"}]))]
         )

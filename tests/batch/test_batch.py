@@ -1378,7 +1378,7 @@ async def test_a_certificate_that_nobody_trusts(autojump_clock, answered):
     server = Server(untrusted)
     found, raises = (
         [],
-        nullcontext() if answered else pytest.raises(llm.SendError, match="accepted"),
+        nullcontext() if answered else pytest.raises(llm.SendError, match="rejected"),
     )
     async with llm.open_client(transport=server) as client:
         async with client.batch(requests(5), model=model(), concurrency=1) as results:

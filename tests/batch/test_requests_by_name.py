@@ -58,7 +58,7 @@ def test_it_stays_a_plain_value() -> None:
         ({"max_token": 1}, TypeError, r"^unknown parameter: max_token \(did you mean max_tokens\?"),
         ({"metas": 1}, TypeError, r"did you mean meta\?"),
         ({"timeout": 1}, TypeError, "use timeouts="),
-        ({"seed": 1, "params": {"seed": 1}}, ValueError, "^seed must not stand in params as well$"),
+        ({"seed": 1, "params": {"seed": 1}}, ValueError, "^seed must not be in params as well$"),
         ({"seed": 1, "params": 3}, TypeError, "params and extra must be mappings"),
         ({"params": None}, TypeError, "params and extra must be mappings"),
     ],

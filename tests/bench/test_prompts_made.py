@@ -246,5 +246,5 @@ async def test_a_recording_without_usage(tmp_path: Path, autojump_clock: Any) ->
     with pytest.raises(PromptError, match="no answer in this recording"):
         await recorded_shapes(path)
     path.write_text("{}\n")
-    with pytest.raises(PromptError, match="no recording"):
+    with pytest.raises(PromptError, match="not a recording"):
         await recorded_shapes(path)

@@ -131,7 +131,7 @@ async def test_a_wire_without_conversations_refuses_turns_before_anything_is_sen
     script = ScriptedTransport(ANSWER)
     async with llm.open_client(transport=script) as client:
         plan = Plan(prompts=(Prompt(messages="Hi"), PROMPT))
-        with pytest.raises(ValueError, match="text completions go on with one prompt"):
+        with pytest.raises(ValueError, match="text completions continue one prompt"):
             await LoadRun(client, model, plan, lambda record: None).run()
     assert script.requests == []
 

@@ -577,7 +577,7 @@ def test_more_samples_than_a_line_can_have(endpoint: Endpoint, files: Files) -> 
         ("nan", "it holds nan"),
         ("both", "it holds a set"),
         ("raw", "it holds a bytes"),
-        ("numbered", "it has a name that is no text"),
+        ("numbered", "it has a name that is not text"),
     ],
 )
 def test_a_score_must_be_plain_json(
@@ -841,7 +841,7 @@ def test_bad_lines_are_told_before_anything_is_sent(endpoint: Endpoint, files: F
     ran = batch(endpoint, files, code=2)
     told = ran.err.splitlines()
     assert told[0].startswith("  line 11: not JSON")
-    assert told[1] == "  line 12: the key is that of line 2, too"
+    assert told[1] == "  line 12: the key is the same as in line 2"
     assert told[2] == "  line 13: unknown field: promt (did you mean prompt?)"
     assert told[3].startswith("error: 3 lines of")
     assert endpoint.requests == []
@@ -1079,7 +1079,7 @@ def test_misuse(endpoint: Endpoint, files: Files, args: list[str], what: str) ->
 
 def test_files_that_can_not_be_used(endpoint: Endpoint, files: Files) -> None:
     files.target.write_text("my notes\n")
-    assert "line 1 is no result of a batch" in batch(endpoint, files, code=2).err
+    assert "line 1 is not a result of a batch" in batch(endpoint, files, code=2).err
     assert files.target.read_text() == "my notes\n"
     files.target = files.source
     assert "must not be the same file" in batch(endpoint, files, code=2).err
@@ -1182,7 +1182,7 @@ def test_only_one_process_writes(endpoint: Endpoint, files: Files) -> None:
     with started(endpoint, files, "--concurrency", "1") as process:
         wait_for(lambda: endpoint.running == 1)
         assert (
-            "open for results already, in this process or another"
+            "it is already open for results, in this process or another"
             in batch(endpoint, files, code=2).err
         )
         endpoint.release.set()

@@ -122,9 +122,7 @@ def test_a_fault_of_all_lines_is_told_once_with_a_hint(
     assert "name the columns with --prompt COLUMN; the input has: id, question\n" in ran.err
     path.write_text(path.read_text().replace(",", ";"))
     ran = run(command(endpoint, path, target, *NAMED))
-    assert ran.err.startswith(
-        "  line 1: the columns seem to be separated by ';', and must be by ','"
-    )
+    assert ran.err.startswith("  line 1: the columns seem to be separated by ';' instead of ','")
     assert (ran.code, endpoint.requests, target.exists()) == (2, [], False)
 
 
@@ -140,7 +138,7 @@ def test_a_compressed_file(endpoint: Endpoint, tmp_path: Path, target: Path) -> 
     path.write_bytes(path.read_bytes()[:-9])
     ran = run(command(endpoint, path, target, *NAMED))
     assert ran.code == 2
-    assert "not readable from here on: the gzip data are cut off" in ran.err
+    assert "not readable from here on: the gzip data is cut off" in ran.err
 
 
 # -- stdin -----------------------------------------------------------------------------------

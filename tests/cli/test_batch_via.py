@@ -461,4 +461,4 @@ def test_a_vendor_without_batches_of_ours_is_refused_before_anything(desk: Desk,
     ran = run([*COMMAND, "batch", *files, "-m", name, "--via", "provider", "--dry-run"])
     assert ran.code == 2
     assert "--via provider: " in ran.err
-    assert ("OpenRouter's batches have a format of their own" in ran.err) == ("router" in name)
+    assert ("OpenRouter's batches have their own format" in ran.err) == ("router" in name)

@@ -150,7 +150,7 @@ SECOND = ("--hedge", "anthropic:m", "--hedge-base-url", "http://127.0.0.1:1", "-
         ("anthropic", ("--seed", "1"), "seed: not a parameter of the anthropic wire"),
         ("openai-responses", ("--stop", "x"), "stop: not a parameter"),
         ("text", ("--reasoning", "low"), "reasoning: not a parameter"),
-        ("text", ("--input-tokens", "9", "--turns", "2"), "go on with one prompt"),
+        ("text", ("--input-tokens", "9", "--turns", "2"), "continue one prompt"),
         ("openai", ("--ignore-eos",), "--ignore-eos is for servers of one's own"),
         ("compatible", (*SECOND, "--seed", "1"), "seed: not a parameter of the anthropic"),
         ("compatible", (*SECOND, "--seed", "1", "--input-tokens", "9"), "seed: not a parameter"),

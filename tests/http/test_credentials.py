@@ -331,8 +331,11 @@ async def test_a_function_that_failed_is_asked_again_with_the_next_attempt(
         (KEYS[0].encode(), "returned bytes, not str"),
         ([KEYS[0]], "returned list, not str"),
         ("", "returned an empty text"),
-        (f"{KEYS[0]}\n", "returned what can't be sent: API keys and headers must be printable"),
-        (f"Bearer {KEYS[0]}", "returned what can't be sent: api_key must be the key alone"),
+        (
+            f"{KEYS[0]}\n",
+            "returned a value that can't be sent: API keys and headers must be printable",
+        ),
+        (f"Bearer {KEYS[0]}", "returned a value that can't be sent: api_key must be the key alone"),
     ],
 )
 @pytest.mark.parametrize("ask_it", [Source.__call__, Source.later])
@@ -617,11 +620,17 @@ async def test_what_comes_back_from_sign_as_it_was_is_no_secret(autojump_clock: 
     [
         (None, "returned NoneType, not a mapping of headers"),
         ([("a", "b")], "returned list, not a mapping"),
-        ({"authorization": f"{KEYS[0]}\r\nx: y"}, "returned what can't be sent: API keys and"),
-        ({"a b": "c"}, "returned what can't be sent: a header's name must be"),
-        ({1: "c"}, "returned what can't be sent: a header's name must be"),
-        ({"a": KEYS[0].encode()}, "returned what can't be sent: API keys and headers"),
-        ({"Content-Length": "1"}, "returned what can't be sent: headers must not say where"),
+        (
+            {"authorization": f"{KEYS[0]}\r\nx: y"},
+            "returned a value that can't be sent: API keys and",
+        ),
+        ({"a b": "c"}, "returned a value that can't be sent: a header's name must be"),
+        ({1: "c"}, "returned a value that can't be sent: a header's name must be"),
+        ({"a": KEYS[0].encode()}, "returned a value that can't be sent: API keys and headers"),
+        (
+            {"Content-Length": "1"},
+            "returned a value that can't be sent: headers must not say where",
+        ),
     ],
 )
 async def test_what_are_no_headers_is_told(headers: Any, words: str, autojump_clock: Any) -> None:

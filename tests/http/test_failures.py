@@ -124,7 +124,7 @@ async def test_a_handshake_that_is_cut_may_be_tried_again() -> None:
         (UnicodeError("label too long"), "address", "no such host"),
         (ssl.SSLEOFError(8, "EOF"), None, ""),
         (ssl.SSLError("no reason"), None, ""),
-        (ssl.SSLCertVerificationError("in pure Python"), "certificate", "not accepted"),
+        (ssl.SSLCertVerificationError("in pure Python"), "certificate", "rejected"),
     ],
     ids=repr,
 )

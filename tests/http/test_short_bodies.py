@@ -82,5 +82,5 @@ async def test_an_answer_that_is_packed_and_does_not_say_so(cut: int, autojump_c
     packed = gzip.compress(b"".join(testing.openai_events("Hi")))
     transport = testing.ScriptedTransport(testing.reply(packed[:cut], packed[cut:]))
     async with llm.open_client(transport=transport) as client:
-        with pytest.raises(llm.ProtocolError, match="compressed, and no content-encoding"):
+        with pytest.raises(llm.ProtocolError, match="compressed, but has no content-encoding"):
             await client.complete(testing.model(), "Hi")

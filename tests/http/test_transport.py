@@ -2393,7 +2393,7 @@ def test_the_wait_for_a_slot_is_on_no_clock() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"max_connections": 0}, ValueError, "max_connections must be a whole number from 1 on"),
+        ({"max_connections": 0}, ValueError, "max_connections must be a whole number, 1 or more"),
         ({"max_connections": -1}, ValueError, "max_connections must be"),
         ({"max_connections": "x"}, ValueError, "max_connections must be"),
         ({"max_connections": True}, ValueError, "max_connections must be"),

@@ -415,7 +415,7 @@ def test_nothing_is_run_of_an_answer_that_broke_off(reason):
 
 # -- arguments that are not quite JSON -------------------------------------------------------------
 
-MENDED = "choice 0: arguments of tool calls were not quite JSON, with one meaning: mended"
+MENDED = "choice 0: arguments of tool calls were almost JSON, with one meaning: repaired"
 
 
 @pytest.mark.parametrize(
@@ -519,7 +519,7 @@ def test_a_reason_that_promises_a_call_is_noted_if_none_came(reason):
 
 
 def test_arguments_that_came_twice_are_noted():
-    note = "choice 0: tool calls or their arguments came more than once: counted once"
+    note = "choice 0: tool calls or their arguments were repeated: counted once"
     assert answer(D(0, "a", "f", X), D(0, None, None, X)).notes == (note,)
     assert answer(D(0, "a", "f", X), D(1, "a", "f", X)).notes == (note,)
     assert answer(D(0, "a", "f", "{}"), D(0, None, None, X)).notes == ()

@@ -147,8 +147,8 @@ def test_malformed_metadata_is_left_out_and_noted():
 def test_what_the_decoder_has_left_out_is_noted():
     response = machine(StreamChunk("a")).response(unread={"delta.x": 1, "a malformed event": 1200})
     assert response.notes == (
-        "left out, since it could not be read: delta.x",
-        "left out, since it could not be read: a malformed event (1,200 times)",
+        "left out because it could not be read: delta.x",
+        "left out because it could not be read: a malformed event (1,200 times)",
     )
 
 
@@ -843,7 +843,7 @@ def test_choices_that_never_came_are_noted():
     ingest.ingest(StreamChunk(finish_reason="stop"))
     ingest.ingest(StreamChunk(end=True, sentinel=True, progress=False))
     assert ingest.outcome is Outcome.FINISHED
-    assert "2 choices were asked for, and 1 came" in ingest.response().notes
+    assert "2 choices were requested, and 1 arrived" in ingest.response().notes
 
 
 pieces = st.one_of(

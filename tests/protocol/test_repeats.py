@@ -97,7 +97,7 @@ def test_a_text_that_comes_again_beside_the_reason_counts_once(field: str) -> No
     ]  # fmt: skip
     made = response(*events, *END)
     assert (made.content or made.reasoning) == "The answer is 42."
-    assert any("came again beside the finish reason" in note for note in made.notes)
+    assert any("was repeated with the finish reason" in note for note in made.notes)
 
 
 @pytest.mark.parametrize("last", [" is 42.", "The answer is", "The answer is 42. "])
@@ -228,7 +228,7 @@ def test_calls_and_log_probabilities_under_counted_numbers_are_of_one_answer(
     assert [c.content for c in made.choices] == ["a"]
     assert [c.arguments for c in made.tool_calls] == ['{"x":1}', '{"x":2}']
     assert made.logprobs == ({"content": [{"token": "t"}] * 3} if more else None)
-    assert made.notes == ("the numbers of the choices count pieces, and are read as one answer",)
+    assert made.notes == ("the choice numbers count pieces: read as one answer",)
 
 
 def test_no_text_of_many_counted_pieces_is_lost_for_what_stands_beside_it() -> None:

@@ -109,7 +109,7 @@ def test_misuse_is_told_before_anything_is_built() -> None:
 @pytest.mark.parametrize("name", ["max_tokens", "messages", "stream", "model"])
 def test_extra_does_not_decide_what_is_decided_already(name: str) -> None:
     request = make_request(MODEL, messages_of("Hi"), {"max_tokens": 1}, extra={name: 1})
-    with pytest.raises(ValueError, match=f"extra must not hold {name}"):
+    with pytest.raises(ValueError, match=f"extra must not contain {name}"):
         body_of(request)
 
 
@@ -123,7 +123,7 @@ def test_extra_does_not_decide_what_is_decided_already(name: str) -> None:
 )
 def test_extra_is_no_way_round(name: str, way: str) -> None:
     model = llm.anthropic("claude", api_key="sk-ant-0123")
-    with pytest.raises(ValueError, match=f"extra must not hold {name}: .*{way}"):
+    with pytest.raises(ValueError, match=f"extra must not contain {name}: .*{way}"):
         prepared(model=model, extra={name: "x"})
 
 
@@ -145,7 +145,7 @@ def test_half_a_surrogate_is_an_error_that_shows_no_text() -> None:
 def test_a_number_that_json_has_not_is_an_error(
     number: float, inside: Callable[[Any], Any]
 ) -> None:
-    with pytest.raises(ValueError, match="extra_field must hold finite numbers"):
+    with pytest.raises(ValueError, match="extra_field must contain only finite numbers"):
         prepared("the word null", extra={"other": None, "extra_field": inside(number)})
     assert prepared("the word null", extra={"other": [None, 1.5, "null"]}).body
 
@@ -154,7 +154,9 @@ def test_a_value_that_json_has_not_is_an_error() -> None:
     circle: list[Any] = []
     circle.append(circle)
     for value in (object(), circle, {"a": types.MappingProxyType({})}):
-        with pytest.raises(TypeError, match="extra_field holds a value that JSON has no form for"):
+        with pytest.raises(
+            TypeError, match="extra_field contains a value that JSON can't represent"
+        ):
             prepared(extra={"fine": 1, "extra_field": value})
     with pytest.raises(TypeError, match="the name of a field must be text"):
         prepared(extra={None: 1})

@@ -191,7 +191,7 @@ def test_a_change_within_the_extra_fields_of_the_model_counts(fresh: Templates) 
             sent = msgspec.json.decode(prepared.body)["template"]["enable_thinking"]
             assert (sent, type(sent)) == (value, type(value))
     inner["enable_thinking"] = object()
-    assert made(model, "Hi") == "template holds a value that JSON has no form for"
+    assert made(model, "Hi") == "template contains a value that JSON can't represent"
 
 
 class Marked(str):

@@ -165,7 +165,7 @@ def test_events_that_are_missing_are_no_answer(missing: int) -> None:
     found, decoder = read(EVENTS[:5], EVENTS[5 + missing :])
     assert isinstance(decoder.error, llm.ProtocolError)
     assert (found.outcome, found.content) == (llm.Outcome.ERRORED, "a")
-    assert f"event {5 + missing} came, and event 5" in str(decoder.error)
+    assert f"event {5 + missing} arrived instead of event 5" in str(decoder.error)
 
 
 def without_number(event: bytes) -> bytes:

@@ -513,11 +513,14 @@ def test_a_tool_without_parameters_can_be_strict(wire: str) -> None:
         ({"properties": {"a": True}}, "a may be anything"),
         ({"properties": {"a": {"description": "x"}}}, "a may be anything"),
         ({"properties": {"a": {"enum": [{"b": 1}]}}}, "a has lists or objects"),
-        ({"properties": {"a": {"$ref": "http://host.invalid/a"}}}, "a refers to what is not"),
-        ({"properties": {"a": {"$ref": "#/$defs/A"}}}, "a refers to what is not"),
+        (
+            {"properties": {"a": {"$ref": "http://host.invalid/a"}}},
+            "a refers to something that is not",
+        ),
+        ({"properties": {"a": {"$ref": "#/$defs/A"}}}, "a refers to something that is not"),
         ({"properties": {"a": {"allOf": [{}, {}]}}}, "a has several schemas at once"),
         ({"properties": {"a": {"properties": {"b": {}}}}}, r"a\.b may be anything"),
-        ({"properties": {"a": {"anyOf": 5}}}, "a is no JSON schema: anyOf has another type"),
+        ({"properties": {"a": {"anyOf": 5}}}, "a is not a JSON schema: anyOf has another type"),
     ],
 )
 def test_the_place_of_what_does_not_fit_is_named(schema: dict[str, Any], why: str) -> None:
@@ -631,7 +634,7 @@ def test_definitions_that_double_with_each_level_are_not_written_out_for_ever() 
 
 def test_a_server_without_schemas_is_known_before_anything_is_sent() -> None:
     for format in (Source, list[int], llm.JSONSchema(schema={})):
-        with pytest.raises(ValueError, match=r"takes no schema.*'json'.*a tool.*server="):
+        with pytest.raises(ValueError, match=r"accepts no schema.*'json'.*a tool.*server="):
             sent(server("deepseek"), response_format=format)
     assert sent(server("deepseek"), response_format="json")["response_format"] == {
         "type": "json_object"

@@ -221,8 +221,8 @@ def test_what_extra_may_add() -> None:
     for bad, words in (
         ({"generationConfig": {"maxOutputTokens": 6}}, "generationConfig.maxOutputTokens"),
         ({"generationConfig": 7}, "generationConfig must be a mapping"),
-        ({"contents": []}, "must not hold contents"),
-        ({"systemInstruction": {}}, "must not hold systemInstruction"),
+        ({"contents": []}, "must not contain contents"),
+        ({"systemInstruction": {}}, "must not contain systemInstruction"),
     ):
         with pytest.raises(ValueError, match=words):
             body(max_tokens=5, extra=bad)
@@ -257,7 +257,7 @@ def test_roles_and_instructions() -> None:
         {"role": "user", "parts": [{"text": "Hi"}, {"text": "there"}]},
         {"role": "model", "parts": [{"text": "Hello."}, {"text": "No."}]},
     ]
-    with pytest.raises(ValueError, match="no message has a text"):
+    with pytest.raises(ValueError, match="no message has text"):
         body(llm.system("x"), llm.user(""))
 
 

@@ -404,7 +404,7 @@ def test_a_prefill_is_marked_and_has_no_white_space_at_its_end() -> None:
 
 
 def test_a_conversation_of_nothing_is_an_error_at_anthropic() -> None:
-    with pytest.raises(ValueError, match="no message has a text"):
+    with pytest.raises(ValueError, match="no message has text"):
         build(MODELS["llm.anthropic"], [llm.system("Be brief."), llm.user(" ")])
 
 

@@ -80,7 +80,7 @@ def test_only_a_server_on_this_machine_is_known_by_another_name() -> None:
     """Two servers elsewhere can't pass for one."""
     model = llm.Model(**{**MODEL, "base_url": "http://127.0.0.1:8080/v1"}, identity="a")
     assert model.identity == "a"
-    with pytest.raises(ValueError, match="identity is for servers on this machine alone"):
+    with pytest.raises(ValueError, match="identity is only for servers on this machine"):
         replace(model, base_url="https://h/v1")
     wrong: Any = 5
     with pytest.raises(TypeError, match="identity must be str or None, not int"):
@@ -92,7 +92,9 @@ def test_a_model_has_a_name(make: Any) -> None:
     with pytest.raises(ValueError, match="name must not be empty"):
         make(name="", api_key="k")
     for wrong in (" ", " m", "m\n", "m\tx"):
-        with pytest.raises(ValueError, match=r"^name must be a model's, without spaces around it"):
+        with pytest.raises(
+            ValueError, match=r"^name must be a model's name, without surrounding spaces"
+        ):
             make(name=wrong, api_key="k")
 
 

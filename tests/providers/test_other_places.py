@@ -210,7 +210,7 @@ def test_words_of_a_failure_count_if_nothing_of_the_answer_follows(end: list[Any
 
 def test_text_in_an_event_without_choices_is_noted() -> None:
     response, _ = read(OpenAIChat(), {"choices": [], "content": "lost"}, STOP, USAGE, DONE)
-    assert "left out, since it could not be read: content" in response.notes
+    assert "left out because it could not be read: content" in response.notes
 
 
 def test_what_is_too_long_to_be_read_again_is_left() -> None:

@@ -487,7 +487,7 @@ async def test_a_tool_may_answer_with_a_picture_where_the_wire_says_so(name: str
 @pytest.mark.parametrize(
     ("message", "why"),
     [
-        (llm.Message(role="tool", parts=(TextPart("x"),)), "made of tool results"),
+        (llm.Message(role="tool", parts=(TextPart("x"),)), "consists of tool results"),
         (llm.user(llm.audio("https://h/a.wav")), "as bytes"),
         (llm.user(llm.ImagePart(file_id="f")), "not by file id"),
         (llm.user(llm.document("https://h/a.pdf")), "not by URL"),
@@ -1183,7 +1183,7 @@ async def test_reasoning_as_servers_of_their_own_call_it(
 
 @pytest.mark.parametrize("given", ["low", R(summary="auto"), R(exclude=True)])
 def test_a_server_with_a_budget_has_no_effort(given: Any) -> None:
-    with pytest.raises(ValueError, match="no effort, summary"):
+    with pytest.raises(ValueError, match="no effort or summary"):
         build(server("dashscope"), llm.user("hi"), reasoning=given)
 
 
@@ -1197,7 +1197,7 @@ async def test_reasoning_is_off_by_any_of_its_words(name: str, off: Any) -> None
 @pytest.mark.parametrize("name", ["groq", "minimax"])
 def test_a_server_of_one_choice_is_not_asked_for_more(name: str) -> None:
     assert "messages" in build(server(name), llm.user("hi"), n=1)
-    with pytest.raises(ValueError, match="this server gives one choice"):
+    with pytest.raises(ValueError, match="this server returns one choice"):
         build(server(name), llm.user("hi"), n=2)
 
 
@@ -1394,9 +1394,9 @@ async def test_an_extra_that_a_parameter_decides_is_an_error(
     model: llm.Model, extra: dict[str, Any], params: dict[str, Any]
 ) -> None:
     (name,) = extra
-    with pytest.raises(ValueError, match=f"extra must not hold {name}"):
+    with pytest.raises(ValueError, match=f"extra must not contain {name}"):
         await body(model, extra=extra, **params)
-    with pytest.raises(ValueError, match=f"extra must not hold {name}"):
+    with pytest.raises(ValueError, match=f"extra must not contain {name}"):
         await body(msgspec.structs.replace(model, extra=extra), **params)
 
 
@@ -1486,7 +1486,7 @@ async def test_pictures_of_a_result_that_is_an_error_follow_all_results() -> Non
 
 @pytest.mark.parametrize("stop", ["\n", ["x", " \n\n"]])
 def test_anthropic_takes_no_stop_of_white_space(stop: Any) -> None:
-    with pytest.raises(ValueError, match="no sequence of white space alone"):
+    with pytest.raises(ValueError, match="no sequence of only white space"):
         build(ANTHROPIC, llm.user("x"), stop=stop)
     elsewhere = llm.anthropic("m", base_url="https://h.invalid", api_key="k")
     assert build(elsewhere, llm.user("x"), stop=stop)["stop_sequences"]
@@ -1495,7 +1495,7 @@ def test_anthropic_takes_no_stop_of_white_space(stop: Any) -> None:
 
 @pytest.mark.parametrize("stop", ["", ["x", ""]])
 async def test_an_empty_stop_is_refused_here(stop: Any) -> None:
-    with pytest.raises(ValueError, match="stop must not hold an empty text"):
+    with pytest.raises(ValueError, match="stop must not contain an empty text"):
         await body(OPENAI, stop=stop)
 
 
@@ -1552,7 +1552,9 @@ async def test_a_last_message_of_the_model_is_continued_where_it_can_be(
 @pytest.mark.parametrize("name", ["$filter", "filter[name]", "a b", "x" * 65, ""])
 def test_a_parameter_whose_name_anthropic_refuses_is_told_here(name: str) -> None:
     tool = llm.Tool(name="t", parameters={"anyOf": [{"properties": {name: {"type": "string"}}}]})
-    with pytest.raises(ValueError, match=r"tool 't' has the parameter .*: this server takes names"):
+    with pytest.raises(
+        ValueError, match=r"tool 't' has the parameter .*: this server accepts names"
+    ):
         build(ANTHROPIC, llm.user("x"), tools=[tool])
     sent = build(OPENAI, llm.user("x"), tools=[tool])["tools"]
     assert sent[0]["function"]["parameters"]["properties"].keys() == {name}

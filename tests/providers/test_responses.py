@@ -415,7 +415,7 @@ def test_reasoning_that_did_not_end_can_not_go_back() -> None:
     assert found.parts == (ReasoningPart(text="hm", wire=WIRE),)
     odd = event("reasoning_text.delta", output_index=0, delta={"x": 1})
     assert read(odd, said("a", index=1), completed()).notes == (
-        "left out, since it could not be read: delta",
+        "left out because it could not be read: delta",
     )
 
 
@@ -684,7 +684,7 @@ def test_fields_of_other_types_cost_themselves() -> None:
     assert read(nan, completed()).content == "a"
     odd_end = event("output_item.done", item=MESSAGE, output_index=0, item_id={"a": 1})
     assert read(said("Salt."), odd_end, completed()).notes == (
-        "left out, since it could not be read: item_id",
+        "left out because it could not be read: item_id",
     )
     end = json.dumps({"type": "response.completed", "response": response()}).replace('"gpt"', "NaN")
     assert read(said("a"), sse(end)).finish_reason == "completed"

@@ -196,7 +196,7 @@ def test_tools() -> None:
 
 def test_an_extra_field_that_a_parameter_decides_is_refused() -> None:
     request = make_request(OPENAI, (llm.user("Hi"),), {}, extra={"max_output_tokens": 5})
-    with pytest.raises(ValueError, match="extra must not hold max_output_tokens"):
+    with pytest.raises(ValueError, match="extra must not contain max_output_tokens"):
         body_of(request)
     request = make_request(OPENAI, (llm.user("Hi"),), {}, extra={"instructions": "Be brief."})
     assert body_of(request)["instructions"] == "Be brief."
@@ -265,7 +265,7 @@ def test_pictures_files_and_sound() -> None:
 def test_parts_where_they_can_not_be() -> None:
     with pytest.raises(ValueError, match="ImagePart can't be in an assistant message"):
         sent(llm.assistant(llm.image(PNG)))
-    with pytest.raises(ValueError, match="a tool message is made of tool results"):
+    with pytest.raises(ValueError, match="a tool message consists of tool results"):
         sent(Message(role="tool", parts=(llm.text("x"),)))
     with pytest.raises(ValueError, match="RefusalPart can't be in this message"):
         sent(llm.user(RefusalPart("x")))

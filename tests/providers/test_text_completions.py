@@ -127,12 +127,14 @@ def test_a_prompt_is_sent_as_it_is(prompt: Any, sent: Any) -> None:
     ],
 )
 def test_a_conversation_is_refused_with_a_hint(messages: Any) -> None:
-    with pytest.raises(ValueError, match="use a chat wire"):
+    with pytest.raises(ValueError, match="use a chat format"):
         body(messages)
 
 
 def test_a_picture_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"ImagePart can't be in this prompt: .* use a chat wire"):
+    with pytest.raises(
+        ValueError, match=r"ImagePart can't be in this prompt: .* use a chat format"
+    ):
         body(llm.user("a", llm.image("https://x.invalid/a")))
 
 
@@ -237,7 +239,7 @@ def test_samplers_are_for_the_servers_that_have_them() -> None:
     made = body("def f(", mistral, seed=1, suffix="return 1", max_tokens=9)
     assert made["random_seed"] == 1
     assert "stream_options" not in made
-    with pytest.raises(ValueError, match="extra must not hold prompt"):
+    with pytest.raises(ValueError, match="extra must not contain prompt"):
         body_of(make_request(model(), messages_of("Once"), {}, extra={"prompt": "x"}))
 
 

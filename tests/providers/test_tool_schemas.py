@@ -243,7 +243,9 @@ TOOL = llm.Tool(name="files.read", parameters={})
 
 @pytest.mark.parametrize("model", [llm.openai("m", api_key="k"), llm.anthropic("m", api_key="k")])
 def test_a_name_of_a_tool_that_is_refused_is_an_error_of_ours(model: llm.Model) -> None:
-    with pytest.raises(ValueError, match=r"tool 'files\.read': this server takes names of letters"):
+    with pytest.raises(
+        ValueError, match=r"tool 'files\.read': this server accepts names of at most"
+    ):
         body_of(model, tools=[TOOL], max_tokens=5)
     assert body_of(compatible("m"), tools=[TOOL])["tools"][0]["function"]["name"] == "files.read"
 

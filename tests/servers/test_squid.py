@@ -79,7 +79,7 @@ def folder(certificates, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(made)
 
 
-@pytest.mark.filterwarnings("ignore:the API key goes to model.test unencrypted")
+@pytest.mark.filterwarnings("ignore:the API key is sent to model.test unencrypted")
 @pytest.mark.parametrize("scheme", ["http", "https"])
 class TestThroughIt:
     """The same for both ways through a proxy: forwarded, and in a tunnel."""

@@ -220,7 +220,7 @@ async def test_a_stream_is_read_once(again: str, autojump_clock: Any) -> None:
         async with trio.open_nursery() as readers:
             readers.start_soon(read, "complete")
             readers.start_soon(read, again)
-    assert results == ["a stream can be entered once", "a"]
+    assert results == ["a stream can be entered only once", "a"]
     assert len(transport.requests) == 1
 
 

@@ -290,7 +290,7 @@ def test_refused_it_stays_cut(status: int) -> None:
     assert isinstance(error, llm.ConnectionCut)
     assert len(transport.questions) == 1
     (note,) = error.__notes__
-    assert f"not taken up again: RefusedError: HTTP {status}" in note
+    assert f"not resumed: RefusedError: HTTP {status}" in note
     assert KEY not in note
     assert "the path or the model" not in note
     assert error.partial is not None
@@ -309,7 +309,7 @@ def test_refused_it_stays_cut(status: int) -> None:
 def test_what_does_not_follow_is_not_taken(rest: Reply) -> None:
     error, _ = failed(CUT, rest)
     assert isinstance(error, llm.ConnectionCut)
-    assert "not taken up again: ProtocolError: " in error.__notes__[0]
+    assert "not resumed: ProtocolError: " in error.__notes__[0]
     assert error.partial is not None
     assert error.partial.content == "Sea water "
 

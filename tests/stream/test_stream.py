@@ -246,7 +246,7 @@ async def test_raw_bytes_are_kept_on_request():
 async def test_a_whole_answer_has_no_raw_bytes():
     transport, opening = client_of(reply(*openai_events("x")))
     async with opening as client:
-        with pytest.raises(TypeError, match="complete takes no raw"):
+        with pytest.raises(TypeError, match="complete does not accept raw"):
             await client.complete(model(), "Hi", raw=True)
     assert not transport.requests
 

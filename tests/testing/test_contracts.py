@@ -184,7 +184,7 @@ class Stuck(Wrapped):
         (Deaf, "header"),
         (Polite, "status"),
         (Hoarding, "hangs.*before more of it has come|held back"),
-        (Wasteful, "not used again"),
+        (Wasteful, "not reused"),
         (Trusting, "looks whole"),
         (Foreign, "foreign LookupError"),
         (Clinging, "keeps its connection open"),

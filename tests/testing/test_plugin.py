@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from ..support.paths import REPOSITORY as ROOT
+from ..support.paths import doc
 
 PLUGIN = ROOT / "trio_minillm" / "testing" / "_plugin.py"
 INSTALLED = [e for e in entry_points(group="pytest11") if e.name == "trio_minillm"]
 
-PAGE = ROOT / "docs" / "testing.md"
+PAGE = doc("testing.md")
 IN_MEMORY = PAGE.read_text().partition("```python\n")[2].partition("```")[0]
 """First example on the page: a program and its test."""
 

@@ -268,7 +268,7 @@ async def test_exchanges_that_interleave_are_told_apart(tmp_path, autojump_clock
     ("text", "words"),
     [
         (b"", "empty"),
-        (b"{}\n", "no recording"),
+        (b"{}\n", "not a recording"),
         (b'{"recording":2}\n', "version"),
         (b"nonsense\n", "line 1"),
         (b'{"recording":1}\n{"n":"x"}\n', "line 2"),

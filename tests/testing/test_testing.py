@@ -200,7 +200,7 @@ async def test_a_fault_is_applied_to_an_answer(autojump_clock):
     assert (await said(whole | testing.faults.without_usage())).usage is None
     with pytest.raises(llm.StreamTruncated):
         await said(whole | testing.faults.merge() | testing.faults.cut(-200))
-    with pytest.raises(TypeError, match=r"behind \| must be a fault"):
+    with pytest.raises(TypeError, match=r"after \| must be a fault"):
         await said(whole | testing.faults.cut)
 
 
@@ -213,7 +213,7 @@ async def test_a_function_may_return_an_answer():
 
 @pytest.mark.parametrize("wrong", [5, testing.faults.cut])
 def test_what_is_no_fault_is_told(wrong):
-    with pytest.raises(TypeError, match=r"behind \| must be a fault, as in"):
+    with pytest.raises(TypeError, match=r"after \| must be a fault, as in"):
         testing.reply() | wrong
 
 

@@ -421,7 +421,7 @@ async def test_misuse() -> None:
     stream, _ = fed(text_chunks("a"))
     with pytest.raises(ValueError, match="policy must be one of 'block', 'drop_oldest', 'detach'"):
         stream.broadcast(policy="sleep")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="buffer must be a whole number from 1 on"):
+    with pytest.raises(ValueError, match="buffer must be a whole number, 1 or more"):
         stream.broadcast(buffer=0)
     hub = stream.broadcast()
     with pytest.raises(RuntimeError, match="async with"):

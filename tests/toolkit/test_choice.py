@@ -1041,7 +1041,7 @@ async def test_a_parameter_that_one_of_the_wires_lacks_is_refused_before_anythin
             client.stream(llm.fallback(A, llm.first_of(B, other, after=1)), "Hi", seed=3)
         assert "Hi" not in str(caught.value)
         for name, value in (("price", PRICE), ("headers", {"x-key": "k"})):
-            with pytest.raises(TypeError, match=f"{name} can't hold for several"):
+            with pytest.raises(TypeError, match=f"{name} can't apply to several"):
                 await client.complete(llm.fallback(A, B), "Hi", **{name: value})
         with pytest.raises(TypeError, match="model must be a Model"):
             client.stream("gpt", "Hi")

@@ -279,7 +279,10 @@ class City(msgspec.Struct):
         (City("Rome"), '{"name":"Rome"}'),
         ([llm.text("a"), "b"], "ab"),
         (["a", "b"], '["a","b"]'),
-        (object(), "TypeError: the tool returned a object, which JSON has no form for"),
+        (
+            object(),
+            "TypeError: the tool returned a value of type object, which JSON can't represent",
+        ),
     ],
 )
 async def test_what_a_function_returns(value, shown, autojump_clock):

@@ -34,7 +34,7 @@ def test_an_argument_of_another_type_is_told_by_name() -> None:
 @pytest.mark.parametrize("wrong", [0, -1, True, 1.0, "1", None])
 def test_a_count_is_a_whole_number_from_1_on(wrong: Any) -> None:
     check_count("n", 1)
-    with pytest.raises(ValueError, match="n must be a whole number from 1 on"):
+    with pytest.raises(ValueError, match="n must be a whole number, 1 or more"):
         check_count("n", wrong)
 
 

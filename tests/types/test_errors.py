@@ -58,7 +58,7 @@ def test_an_error_survives_copying_and_pickling(error):
         (ERRORS[6], "clock 'idle' ran out after 1.5 s (3 chunks, 40 bytes arrived)"),
         (ERRORS[7], "the server reported an error [rate_limit_exceeded] (rate_limit): slow down"),
         (ERRORS[8], "event 4: not JSON"),
-        (ERRORS[11], "the request went no further for 30 s (clock 'send')"),
+        (ERRORS[11], "sending made no progress for 30 s (clock 'send')"),
         (ERRORS[9], "event 2: more than 4,096 bytes in one line (Bounds(event=…) raises it)"),
     ],
 )

@@ -539,8 +539,8 @@ def test_a_value_of_another_type_is_a_type_error(name: str, value: Any, words: s
     ("name", "value", "words"),
     [
         ("max_tokens", -2, "max_tokens must be 0 or more"),
-        ("n", 0, "n must be a whole number from 1 on"),
-        ("best_of", 0, "best_of must be a whole number from 1 on"),
+        ("n", 0, "n must be a whole number, 1 or more"),
+        ("best_of", 0, "best_of must be a whole number, 1 or more"),
         ("max_tool_calls", -1, "max_tool_calls must be 0 or more"),
         ("repetition_penalty", -0.5, "repetition_penalty must be 0 or more"),
         ("temperature", float("nan"), "temperature must be a finite number"),
@@ -605,8 +605,8 @@ class NoJSON:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (5, "response_format: a value of type int is no type"),
-        (Place(1, 2), "response_format: a value of type Place is no type"),
+        (5, "response_format: a value of type int is not a type"),
+        (Place(1, 2), "response_format: a value of type Place is not a type"),
         (NoJSON, "response_format: type <class '.*NoJSON'> is not supported"),
         (object, "response_format: type <class 'object'> is not supported"),
     ],
@@ -618,7 +618,7 @@ def test_a_format_that_is_no_type(wrong: Any, words: str) -> None:
 
 
 def test_two_tools_of_one_name_are_refused() -> None:
-    with pytest.raises(ValueError, match="tools holds two of the name 'weather'"):
+    with pytest.raises(ValueError, match="tools has two of the name 'weather'"):
         tools_of([weather, llm.Tool(name="weather")])
 
 

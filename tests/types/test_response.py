@@ -36,7 +36,12 @@ def test_what_is_no_value():
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("no", "is no JSON"), ('{"name": "P', "was cut before"), ("", "is empty"), ('"no', "was cut")],
+    [
+        ("no", "is not JSON"),
+        ('{"name": "P', "was cut before"),
+        ("", "is empty"),
+        ('"no', "was cut"),
+    ],
 )
 def test_why_an_answer_is_no_json(text, words):
     with pytest.raises(llm.InvalidAnswer, match=words):

@@ -487,5 +487,5 @@ def test_an_answer_that_does_not_match_says_where() -> None:
 def test_a_value_is_no_type(wrong: Any) -> None:
     kind = type(wrong).__name__
     for read in (schema_of, lambda it: read_json("1", it)):
-        with pytest.raises(TypeError, match=f"^a value of type {kind} is no type$"):
+        with pytest.raises(TypeError, match=f"^a value of type {kind} is not a type$"):
             read(wrong)

@@ -32,7 +32,7 @@ def test_a_list_of_numbers_is_one_prompt(given: Any) -> None:
     ],
 )
 def test_what_is_no_list_of_tokens(ids: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match="ids of tokens"):
+    with pytest.raises(error, match="token ids"):
         llm.TokensPart(ids)
 
 

@@ -729,7 +729,7 @@ async def test_a_submission_that_never_arrives_is_not_tried_for_ever(rig, autoju
 
 async def test_a_batch_that_is_not_taken_is_an_error_with_its_words(rig, autojump_clock):
     rig.stand_in.not_taken = ("model_not_found", "no model m-1")
-    with pytest.raises(llm.RefusedError, match="batch_0 was not taken: no model m-1"):
+    with pytest.raises(llm.RefusedError, match="batch_0 was rejected: no model m-1"):
         await rig.run(requests("a", "b"))
     assert rig.keys() == {}
     rig.stand_in.not_taken = None
@@ -739,7 +739,7 @@ async def test_a_batch_that_is_not_taken_is_an_error_with_its_words(rig, autojum
 
 async def test_a_key_in_the_words_of_a_batch_that_is_not_taken(rig, autojump_clock):
     rig.stand_in.not_taken = ("invalid_key", f"the key {KEY} may not")
-    with pytest.raises(llm.RefusedError, match="batch_0 was not taken: the key") as caught:
+    with pytest.raises(llm.RefusedError, match="batch_0 was rejected: the key") as caught:
         await rig.run(requests("a"))
     assert KEY not in str(caught.value)
 
@@ -1054,7 +1054,7 @@ async def test_each_function_has_batches_of_its_own(rig, autojump_clock):
 
 
 async def test_a_key_that_stands_twice_is_an_error(rig, autojump_clock):
-    with pytest.raises(ValueError, match="'k' stands among the requests twice"):
+    with pytest.raises(ValueError, match="'k' is twice among the requests"):
         await rig.run([BatchRequest("k", "a"), BatchRequest("k", "b")])
     assert rig.stand_in.calls == []
 
@@ -1280,7 +1280,7 @@ async def test_a_budget_that_is_spent_submits_nothing_more(rig, autojump_clock):
 async def test_misuse(rig, autojump_clock):
     async with llm.open_client() as client:
         make = partial(client.vendor_batch, journal=rig.journal)
-        with pytest.raises(ValueError, match="gemini has no vendor"):
+        with pytest.raises(ValueError, match="no vendor's batches for gemini"):
             make([], model=llm.gemini("m", api_key=KEY))
         with pytest.raises(TypeError, match="concurrency"):
             make([], model=rig.model, concurrency=3)

@@ -80,29 +80,31 @@ _AGENTS = ("compound", "sonar", "deep-research", "search", ":online")
 
 
 class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
-    """Upper bounds for one request and its answer, and the likely length of its prompt.
+    """Upper bounds for one attempt at a request, and the likely length of its prompt.
 
-    ``None`` means that there is no bound, or no price; ``notes`` say why. Amounts are in USD, for
-    a single attempt. The bounds rest on the published rules that the notes name: a server that
-    adds more to a prompt than any known one can exceed them.
+    ``None`` means that there is no bound, or no price; ``notes`` say why. The bounds rest on the
+    published rules that the notes name. A server that adds more to a prompt than any known server
+    can exceed them.
     """
 
     input_tokens: int | None = None
-    """Most tokens that the input can have."""
+    """The most tokens that the input can have."""
     likely_input_tokens: int | None = None
-    """Tokens that the input is likely to have: the text as it is counted, else four characters a token,
-    and images at their bounds. The only field that is no bound."""
+    """The tokens that the input probably has: counted, or four characters a token, and images at
+    their bounds. This is the only field that is not a bound."""
     output_tokens: int | None = None
-    """Tokens of all choices together, reasoning included."""
+    """The most tokens of all choices together, including reasoning."""
     input_amount: Decimal | None = None
-    """Most that the input can cost, in USD."""
+    """The most that the input can cost, in USD."""
     output_amount: Decimal | None = None
-    """Most that the output can cost, in USD."""
+    """The most that the output can cost, in USD."""
     amount: Decimal | None = None
-    """The sum of both; ``None`` if one of them is."""
+    """The sum of both, in USD; ``None`` if one of them is."""
     counted_by: str = "bytes"
-    """The way the text was counted: ``"bytes"``, an encoding's name, or the given function's."""
+    """The way in which text was counted: ``"bytes"``, the name of an encoding, or the name of your
+    function."""
     notes: tuple[str, ...] = ()
+    """Reasons for missing bounds, and the rules that the bounds rest on."""
 
 
 @show_params
@@ -117,21 +119,22 @@ def estimate(
 ) -> CostEstimate:
     """Return upper bounds for the tokens and the cost of a request. Nothing is sent.
 
-    ``messages``, ``extra`` and ``params`` are those of `Client.stream`, checked in the same way.
+    - ``model``, ``messages``, ``extra``, and ``params`` are those of `Client.stream`, and are
+      checked in the same way.
+    - ``price`` is the model's by default. Without a price, there are no amounts.
+    - ``count_tokens`` is a function that counts the tokens of a text, or the name of an OpenAI
+      encoding (``"o200k_base"``). An encoding needs tiktoken, with its vocabulary already in its
+      folder. The count is raised by an eighth.
 
-    By default, a text counts as one token per UTF-8 byte, which no tokenizer with a token for
-    every byte exceeds; for English that is about four times too many. A tighter bound needs the
-    model's own tokenizer: ``count_tokens`` is a function that counts a text's tokens, or the name
-    of one of OpenAI's encodings (``"o200k_base"``) for tiktoken, whose vocabulary must be in its
-    folder already. Such a count is taken an eighth higher.
+    Without ``count_tokens``, a text counts as one token per UTF-8 byte. No tokenizer with a token
+    for every byte exceeds that; for English, it is about four times too many.
 
-    Without ``price`` the model's own is used, and without that there are no amounts. The highest
-    rate that can apply is taken: of all tiers within reach, of the service tier that is asked for,
-    and for cache writes if the request, or the server by itself, may write to a cache. There is no
-    amount for a service tier, speed or region that the price is not for.
+    The highest rate that can apply is used: of all tiers within reach, of the requested service
+    tier, and for cache writes if the request or the server may write to a cache. There is no amount
+    for a service tier, speed, or region that has no price.
 
-    Raises what `Client.stream` would raise, and for an encoding that can't be used ``ImportError``,
-    ``FileNotFoundError`` or ``ValueError``.
+    Raises what `Client.stream` raises. For an encoding that can't be used, raises ``ImportError``,
+    ``FileNotFoundError``, or ``ValueError``.
     """
     model = with_price(model, price)
     asked = messages_of(messages)
@@ -257,7 +260,7 @@ def _text_note(count: CountTokens | None, messages: Sequence[Message]) -> str:
     rule = "a token for each byte" if count is None else f"as counted, and 1/{MARGIN} more"
     parts = [part for message in messages for part in message.parts]
     if any(isinstance(part, ReasoningPart | OpaquePart) for part in parts):
-        rule += "; opaque blocks are taken to be no longer than what stands for them"
+        rule += "; opaque blocks are assumed to be no longer than what represents them"
     return f"text: {rule}"
 
 
@@ -342,7 +345,7 @@ def _answer_tokens(model: Model, body: Mapping[str, Any], notes: list[str]) -> i
         notes.append("no bound for the answer: without max_tokens it ends when the model does")
         return None
     if body.get("prediction"):
-        notes.append("no bound for the answer: rejected predictions are charged beside it")
+        notes.append("no bound for the answer: rejected predictions are charged as well")
         return None
     if "grok" in model.name.lower():
         notes.append("no bound for the answer: xAI does not count reasoning against max_tokens")
@@ -380,7 +383,7 @@ def _amounts(
     if not prices:
         return None, None
     if getattr(model.provider, "bills", False):  # OpenRouter, on either of its wires
-        notes.append("the price is taken to be that of the dearest server that may answer")
+        notes.append("the price is that of the most expensive server that may answer")
     highest = [_highest_rates(one, total) for one in prices]
     rate = {name: max(rates[name] for rates in highest) for name in highest[0]}
     input_rate = max(rate[name] for name in _input_rates(model, body))
@@ -411,7 +414,7 @@ def _tier_prices(
         notes.append(f"no amount: there is no price of the service tier {tier!r}")
         return []
     found = [one for one in (own, standard) if one is not None]
-    notes.append(f"service tier {tier!r}: at the dearer of its price and the standard one's")
+    notes.append(f"service tier {tier!r}: at the higher of its price and the standard one")
     return found
 
 

@@ -63,26 +63,27 @@ def known_price(
 ) -> TokenPrice | None:
     """Return the list price of a model from the package genai-prices, or ``None``.
 
-    Guarantees: nothing is fetched; a price that could be wrong is ``None``.
+    Nothing is fetched, and a price that could be wrong is ``None``.
 
-    A `Model` is looked up by its address and its name: at an unknown address (a proxy, a server
-    of your own) it has no price, whatever its name. A ``str`` is a name alone
-    (``"gpt-5-mini"``), with the provider before a colon (``"groq:llama-3.1-8b-instant"``), or
-    with a slash as OpenRouter names it (``"anthropic/claude-haiku-4.5"``).
-
-    ``at`` is the time of the request (naive: UTC; by default now). Models whose price changes
-    with the hour have none without it. The price has those of the model's other service tiers as
-    its ``variants``, so that an answer is priced by the tier that it names. ``context`` selects one
-    of them as the price itself: ``{"service_tier": "flex"}``, ``{"processing": "batch"}``,
-    ``{"speed": "fast"}``; that one has no variants.
+    - ``model`` is a `Model`, which is looked up by its address and name. At an unknown address,
+      such as a proxy or a server of your own, it has no price. A string is a name
+      (``"gpt-5-mini"``), a name with its provider (``"groq:llama-3.1-8b-instant"``), or a name as
+      OpenRouter writes it (``"anthropic/claude-haiku-4.5"``).
+    - ``at`` is the time of the request; a time without a zone is UTC, and the default is now.
+      Models whose price changes with the hour have no price without it.
+    - ``context`` selects one of the model's service tiers, such as ``{"service_tier": "flex"}``,
+      ``{"processing": "batch"}``, or ``{"speed": "fast"}``. Without it, the prices of the other
+      tiers are the ``variants``, so that an answer is priced at the tier that it names.
 
     The price's ``source`` names the package and its version. Its ``as_of`` is the newest day from
-    which the list has any price: the list was made on that day or later. There is no price for
-    models that are billed by the hour of audio, by the page, by the request or by the search, that
-    have a rate of their own for reasoning or video, or that are for audio and have no rate for it.
-    Names that the list matches by their beginning get that price (``gpt-5-nano-…``).
+    which the list has any price, so the list was made on that day or later.
 
-    Raises ``ImportError`` where the package is missing.
+    There is no price for models that are billed by the hour of audio, by the page, by the request,
+    or by the search; for models with a separate rate for reasoning or video; and for audio models
+    without an audio rate. Names that the list matches by their beginning (``gpt-5-nano-…``) get
+    that price.
+
+    Raises ``ImportError`` if the package is missing.
     """
     if not isinstance(model, Model | str):
         raise TypeError(f"model must be a Model or a name, not {type(model).__name__}")

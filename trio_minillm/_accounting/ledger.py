@@ -56,10 +56,11 @@ class SeenKeys:
 
 
 class Ledger:
-    """The records of all attempts and their sums, in memory that is bounded but for `SeenKeys`.
+    """The records of all attempts and their sums, in memory.
 
-    Guarantees: a record whose key was recorded before is ignored, unless the earlier one was
-    unsettled: then it replaces that one in every sum. Sums are exact. What is read is a copy.
+    Guarantees: a record whose key is already known is ignored, unless the earlier record was not
+    final; it then replaces that record in every sum. Sums are exact. Everything you read is a copy.
+    The memory is bounded, except for `SeenKeys`.
     """
 
     def __init__(self) -> None:
@@ -82,84 +83,90 @@ class Ledger:
         return f"{self._run}-{self._number}"
 
     def check(self, meta: object) -> None:
-        """Raise if this ledger could not keep ``meta``. One in memory keeps any."""
+        """Raise an error if this ledger can't store ``meta``. A ledger in memory stores
+        anything.
+        """
 
     def record(self, record: CostRecord) -> bool:
-        """Count an attempt, or replace its unsettled record.
+        """Record an attempt, or replace its record if that was not final.
 
-        Returns False if the attempt was counted before; then nothing changes.
+        Returns False, and changes nothing, if the attempt was recorded before.
         """
         return self._count(detached(record))
 
     def flush(self) -> None:
-        """Write the records that wait to be written. One in memory has none."""
+        """Write records that wait to be written. A ledger in memory has none."""
 
     @property
     def totals(self) -> Totals:
-        """Sums over all attempts."""
+        """The sums over all attempts."""
         return self._sums.all.totals()
 
     @property
     def total(self) -> Decimal:
-        """USD of booked attempts, lower bounds included."""
+        """The USD of finished and cancelled attempts, including lower bounds."""
         return self._sums.all.total
 
     @property
     def unbooked(self) -> Decimal:
-        """USD of attempts that are not booked, where it is known."""
+        """The USD of the other attempts, as far as they are known."""
         return self._sums.all.unbooked
 
     @property
     def attempts(self) -> int:
-        """Number of attempts recorded."""
+        """The number of recorded attempts."""
         return self._sums.all.attempts
 
     @property
     def resolutions(self) -> dict[CostResolution, int]:
-        """Number of booked attempts of each resolution."""
+        """The number of finished and cancelled attempts of each resolution."""
         return self.totals.resolutions
 
     @property
     def outcomes(self) -> dict[Outcome, int]:
-        """Number of attempts of each outcome."""
+        """The number of attempts of each outcome."""
         return self.totals.outcomes
 
     @property
     def by_model(self) -> Mapping[str, Totals]:
-        """Totals of each model; beyond 10,000 models those of ``"(other)"``."""
+        """The totals of each model. Beyond 10,000 models, the rest is under ``"(other)"``."""
         return self._sums.by_model()
 
     def by_meta(self, key: str) -> Mapping[Any, Totals]:
-        """Return the totals of each value under ``key`` in metas that are mappings.
+        """Return the totals for each value of ``key`` in the attempts' ``meta``, if that is a
+        mapping.
 
-        Scalars stand for themselves (equal ones, as 1 and True, share their totals), others as
-        their JSON text, values without JSON under ``OTHER = "(other)"``. Where there are more than
-        100 keys, ``by_meta(OTHER)[OTHER]`` has the attempts with any of the rest.
+        Scalars stand for themselves; equal ones, such as 1 and True, share their totals. Other
+        values are keyed by their JSON text, and values without JSON by ``OTHER = "(other)"``. If
+        there are more than 100 keys, ``by_meta(OTHER)[OTHER]`` has the attempts with any of the
+        rest.
         """
         return self._sums.by_meta(key)
 
     @property
     def unsettled(self) -> tuple[CostRecord, ...]:
-        """Records whose cost the provider may still name, oldest first."""
+        """The records whose final cost can still be looked up, oldest first."""
         return tuple(record for record, _ in self._unsettled.values())
 
     def find(self, id: str) -> CostRecord | None:
-        """Return the unsettled record of this generation id."""
+        """Return the record with this generation id, if its final cost can still be looked up."""
         found = self._unsettled.get(self._keys.get(id, ""))
         return None if found is None else found[0]
 
     def newest(self, id: str) -> CostRecord | None:
-        """Return the newest record of this generation id, if it is unsettled or in `recent`."""
+        """Return the newest record with this generation id, if it is in `unsettled` or in
+        `recent`.
+        """
         recent = self._recent.get(self._keys.get(id, ""))
         return self.find(id) or (None if recent is None else recent[0])
 
     def key_of(self, id: str) -> str | None:
-        """Return the key of the newest attempt of this generation id, of the last 100,000."""
+        """Return the key of the newest attempt with this generation id, among the last 100,000."""
         return self._keys.get(id)
 
     @property
     def recent(self) -> tuple[CostRecord, ...]:
-        """The newest 1,000 records, oldest first; of one attempt only the newest."""
+        """The newest 1,000 records, oldest first, with only the newest of each attempt."""
         return tuple(record for record, _ in self._recent.values())
 
     def _count(self, record: CostRecord, size: int = 0) -> bool:

@@ -40,16 +40,20 @@ _decode = msgspec.json.Decoder(CostRecord).decode
 class JSONLLedger(Ledger):
     """A ledger in an append-only file, with a line of JSON for each attempt.
 
-    It continues where the file ended. A settled attempt has a second line with the same key, which
-    replaces the first.
+    It continues where the file ended. If the final cost of an attempt is looked up, a second line
+    with the same key replaces the first. ``path`` is created with mode 0600, and its folder must
+    exist. With ``read_only=True``, the file must exist, and nothing can be recorded.
 
-    Guarantees: a recorded attempt survives the death of the process (not of the machine: there is
-    no fsync). Several processes can append at once; each knows the lines that the others had
-    written when it opened the file. Reading never fails on the file's content. A failure to write
-    is not raised by `record` and loses no attempt from the sums.
+    Guarantees:
 
-    The folder must exist; the file is created with mode 0600. Raises `OSError` if it can't be read
-    or written. With ``read_only=True`` it must exist, and nothing can be recorded.
+    - A recorded attempt survives the death of the process. It may not survive the death of the
+      machine, because there is no fsync.
+    - Several processes can append at the same time. Each knows the lines that the others had
+      written when it opened the file.
+    - Reading never fails because of the file's content.
+    - `record` does not raise if writing fails, and the sums still include the attempt.
+
+    Raises ``OSError`` if the file can't be read or written.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False) -> None:
@@ -63,29 +67,32 @@ class JSONLLedger(Ledger):
 
     @property
     def torn(self) -> int:
-        """Number of lines that could not be read completely when this ledger was opened."""
+        """The number of lines that could not be read completely when this ledger was opened."""
         return self._torn
 
     @property
     def newer(self) -> int:
-        """Number of lines of a newer version of this format, which were passed over."""
+        """The number of lines in a newer version of this format, which were skipped."""
         return self._newer
 
     @property
     def pending(self) -> int:
-        """Number of lines that wait for the file to be writable again."""
+        """The number of lines that wait until the file is writable again."""
         return len(self._pending)
 
     @property
     def lost(self) -> int:
-        """Number of lines given up because more than 64 MiB waited; the sums have them."""
+        """The number of lines that were given up because more than 64 MiB waited. The sums include
+        them.
+        """
         return self._lost
 
     def check(self, meta: object) -> None:
-        """Raise if this ledger could not keep ``meta``.
+        """Raise an error if this ledger can't store ``meta``.
 
-        ``TypeError`` if it has no JSON, ``ValueError`` if that is longer than `MAX_META`; neither
-        shows it. ``io.UnsupportedOperation`` if this ledger is read-only.
+        Raises ``TypeError`` if it can't be written as JSON, and ``ValueError`` if that is longer
+        than `MAX_META`; neither shows it. Raises ``io.UnsupportedOperation`` if this ledger is
+        read-only.
         """
         self._check_writable()
         try:
@@ -99,10 +106,11 @@ class JSONLLedger(Ledger):
             raise ValueError(f"meta is more than {MAX_META:,} bytes of JSON")
 
     def record(self, record: CostRecord) -> bool:
-        """Count an attempt and append its line. Returns False, and writes none, if it was counted.
+        """Record an attempt and append its line. Returns False, and writes nothing, if it was
+        recorded before.
 
-        A line that can't be written waits for the next one (see `pending`). A meta that `check`
-        would have refused is left out.
+        A line that can't be written waits for the next one (see `pending`). A ``meta`` that `check`
+        rejects is left out.
         """
         self._check_writable()
         record, line = _line_of(detached(record))
@@ -123,7 +131,9 @@ class JSONLLedger(Ledger):
         return True
 
     def flush(self) -> None:
-        """Write the lines that wait, oldest first. Raises `OSError` if that fails; then they stay."""
+        """Write the waiting lines, oldest first. Raises ``OSError`` if that fails; they then keep
+        waiting.
+        """
         if not self._pending:
             return
         # Opened for each record: nothing to close, nothing that a log rotation can mislead. A
@@ -141,7 +151,9 @@ class JSONLLedger(Ledger):
         self._failing = False
 
     def records(self) -> Iterator[CostRecord]:
-        """Yield every readable record of the file, in its order; both of a settled attempt."""
+        """Yield every readable record of the file in order, with both records of an attempt that
+        has two.
+        """
         with self.path.open("rb") as file:
             for line in _lines(file):
                 yield from _parse(line)[0]

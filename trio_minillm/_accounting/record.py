@@ -32,50 +32,51 @@ _CANCELLED, _RESOLVED = Outcome.CANCELLED, CostResolution.RESOLVED
 class CostRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt and its cost: a line of the ledger, and the argument of ``on_cost``.
 
-    It holds no API key and no error text. ``meta`` is the caller's own and is not shown by
-    ``repr``.
+    It contains no API key and no error message.
     """
 
     key: str
-    """Unique key of the attempt: ``<run>-<number>``, from `Ledger.new_key`."""
+    """The unique key of the attempt: ``<run>-<number>``, from `Ledger.new_key`."""
     at: Annotated[datetime, msgspec.Meta(tz=True)]
-    """Time at which the attempt ended or was settled, in UTC."""
+    """The time when the attempt ended or its final cost was recorded, in UTC."""
     model: str
-    """Name of the model that was asked for."""
+    """The name of the requested model."""
     provider: str
-    """Name of the provider, ``"openai"`` for one."""
+    """The name of the provider, such as ``"openai"``."""
     base_url: str
-    """Address that was asked, without a key."""
+    """The address that was called, without a key."""
     id: str | None
     """The provider's generation id."""
     request_id: str | None = None
-    """The request's id at the provider."""
+    """The provider's id of the request."""
     attempt: int = 1
-    """Number within its call, or of a batch's request, from 1."""
+    """The number of the attempt within its call, or within a batch's request, from 1."""
     outcome: Outcome
-    """Outcome of the attempt."""
+    """The outcome of the attempt."""
     rejected: bool = False
     """True if the caller rejected the answer."""
     booked: bool
-    """True for finished and cancelled attempts, unless they were rejected."""
+    """True if the cost counts towards the total: for finished and cancelled attempts that were not
+    rejected."""
     unsettled: bool = False
-    """True while the provider may still name the cost (`Client.settle`)."""
+    """True while the final cost can still be looked up (`Client.settle`)."""
     usage: Usage | None = None
     """Token counts, without ``raw``."""
     cost: CostInfo = CostInfo()
-    """Its cost in USD; unknown where nobody said."""
+    """The cost in USD; unknown if nobody reported it."""
     error: str | None = None
-    """Name of the class of the error that ended it."""
+    """The name of the class of the error that ended the attempt."""
     meta: Any = None
+    """The caller's own value. ``repr`` does not show it."""
 
     @property
     def amount(self) -> Decimal | None:
-        """The cost in USD; ``None`` unless resolved or a lower bound."""
+        """The cost in USD; ``None`` unless it is resolved or a lower bound."""
         return self.cost.amount
 
     @property
     def resolution(self) -> CostResolution:
-        """The degree to which `amount` can be trusted."""
+        """The reliability of `amount`."""
         return self.cost.resolution
 
     def __hash__(self) -> int:

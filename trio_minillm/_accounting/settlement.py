@@ -144,7 +144,7 @@ class SettlementClient:
         except Exception as exc:  # noqa: BLE001 - a provider's bug must not lose the record
             # Without its text, which may quote a server, and that the key.
             names = type(model.provider).__name__, type(exc).__name__
-            _log.error("%s can't read a settlement: %s", *names)
+            _log.error("%s can't read a looked-up cost: %s", *names)
             return None, math.inf
         finally:
             await exchange.close()

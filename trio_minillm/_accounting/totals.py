@@ -38,28 +38,30 @@ _log = logging.getLogger("trio_minillm")
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """Sums over a set of attempts at the time they were read: a copy, not a view."""
+    """The sums over a set of attempts at the time when you read them. This is a copy, not a
+    view.
+    """
 
     total: Decimal = _ZERO
-    """USD of booked attempts, lower bounds included."""
+    """USD of finished and cancelled attempts, including lower bounds."""
     unbooked: Decimal = _ZERO
-    """USD of the others, where it is known."""
+    """USD of the other attempts, as far as they are known."""
     attempts: int = 0
     """Number of attempts."""
     booked: int = 0
-    """Number of those that are booked: finished and cancelled ones."""
+    """Number of attempts whose cost counts: finished and cancelled ones."""
     rejected: int = 0
-    """Number of those that the caller rejected."""
+    """Number of attempts that the caller rejected."""
     prompt_tokens: int = 0
-    """Input of all attempts, cached or not, where it is known."""
+    """Input tokens of all attempts, cached or not, as far as they are known."""
     completion_tokens: int = 0
-    """Output of all attempts, where it is known."""
+    """Output tokens of all attempts, as far as they are known."""
     counted: int = 0
     """Number of attempts whose tokens are known, at least in part."""
     unbooked_known: int = 0
-    """Number of attempts that are not booked and whose cost is known, at least in part."""
+    """Number of the other attempts whose cost is known, at least in part."""
     resolutions: dict[CostResolution, int] = msgspec.field(default_factory=Counter)
-    """Number of booked attempts of each resolution; a missing one reads as 0."""
+    """Number of finished and cancelled attempts of each resolution; a missing one reads as 0."""
     outcomes: dict[Outcome, int] = msgspec.field(default_factory=Counter)
     """Number of all attempts of each outcome; a missing one reads as 0."""
 

@@ -30,26 +30,25 @@ from .types import BatchResult
 
 
 class Batch(Generic[Value]):
-    """Many requests under one control: ``async with client.batch(…) as results: async for result in
-    results``.
+    """Many requests under common control; `Client.batch` returns it.
 
-    Guarantees:
+    Use it as ``async with client.batch(…) as results: async for result in results``. Guarantees:
 
-    - Nothing is pulled or sent before the block is entered, and nothing outlives it: leaving it
-      cancels what still runs (and the client settles what that cost).
-    - Requests are pulled a few hundred ahead at most, so a million need no more memory than some
-      thousand; results wait for a slow consumer up to ``buffer``, then nothing more is sent.
-    - Each request that was pulled gets one final result for each sample, unless the run ends
-      before: by `stop`, by a limit of ``limits``, or by an error that every further request of its
-      model would meet (an exhausted quota, a wrong key, an unknown model, an address at which nothing
-      answers, a server that refuses for hours), which leaves other models alone. Requests that were
-      not sent, or were to be sent again, or whose failure was that error, then have none. In the
-      latter cases iteration raises that error, once, after the last result.
+    - Nothing is read or sent before the block is entered, and nothing outlives the block. Leaving
+      it cancels the running requests, and the client looks up what they cost.
+    - Requests are read at most a few hundred ahead, so a million need no more memory than a few
+      thousand. Results wait for a slow consumer up to ``buffer``; then nothing more is sent.
+    - Each request that was read gets one final result for each sample, unless the run ends first:
+      by `stop`, by a limit of ``limits``, or by an error that all other requests of its model would
+      meet. Such errors are a used-up quota, a wrong key, an unknown model, an address where nothing
+      answers, and a server that refuses for hours. They do not affect other models. Requests that
+      were not sent, that waited for a retry, or that failed with this error then have no result.
+      After a limit or such an error, iteration raises it, once, after the last result.
     - Only this library's errors become results. Any other exception, from the input or from a
-      request that can't be built, ends the run and is raised as itself by iteration, else by the
+      request that can't be built, ends the run. It is raised unchanged by iteration, or else by the
       block.
 
-    One task at a time may iterate; `watch` gives further consumers.
+    One task at a time may iterate. `watch` adds other consumers.
     """
 
     def __init__(
@@ -81,7 +80,7 @@ class Batch(Generic[Value]):
 
     async def __aenter__(self) -> Self:
         if self._began is not None:
-            raise RuntimeError("a batch can be entered once")
+            raise RuntimeError("a batch can be entered only once")
         check_in_trio("a batch")
         self._began = trio.current_time()
         self._run.open()
@@ -112,10 +111,10 @@ class Batch(Generic[Value]):
     async def run(
         self, handler: Callable[[BatchResult[Value]], object] | None = None
     ) -> BatchStatistics:
-        """Run to the end, in place of the block: ``await client.batch(…).run(handler)``.
+        """Run the batch to its end, instead of the block: ``await client.batch(…).run(handler)``.
 
-        ``handler`` is a function, async or not, that is given one result after the other. Returns
-        the final statistics. Raises what iteration raises.
+        ``handler`` is a function, async or not, that receives one result after the other. Returns
+        the final statistics, and raises what iteration raises.
         """
         async with self:
             async for result in self:
@@ -149,12 +148,12 @@ class Batch(Generic[Value]):
     def watch(
         self, *, buffer: int = 100, policy: Literal["block", "drop_oldest"] = "block"
     ) -> Watch[Value]:
-        """Return another consumer of every result from now on, in the same order: ``async with
-        results.watch() as watch: async for result in watch``.
+        """Return another consumer of all results from now on, in the same order.
 
-        A consumer that is ``buffer`` results behind holds up the whole batch (``"block"``), or
-        loses the oldest of them (``"drop_oldest"``; ``watch.dropped`` counts). It ends with the
-        batch, without an error.
+        Use it as ``async with results.watch() as watch: async for result in watch``. A consumer
+        that is ``buffer`` results behind stops the whole batch until it catches up (``"block"``),
+        or loses the oldest results (``"drop_oldest"``; ``watch.dropped`` counts them). It ends with
+        the batch, without an error.
         """
         check_count("buffer", buffer)
         if policy not in ("block", "drop_oldest"):
@@ -165,34 +164,36 @@ class Batch(Generic[Value]):
 
     @property
     def stopped(self) -> MiniLLMError | None:
-        """The error that ended the run, or closed the first of its models, before the input ended: an
-        exhausted quota, a wrong key or model, a limit, an address at which nothing answers, a server
-        that refuses until a late time (`RefusedUntil`).
+        """The error that ended the run, or closed the first of its models, before the input ended.
+
+        It is a used-up quota, a wrong key or model, a limit, an address where nothing answers, or a
+        server that refuses until a late time (`RefusedUntil`).
         """
         return self._run.end.stopped
 
     def stop(self) -> None:
-        """Send no more. Requests under way go on to their end, and then iteration ends.
+        """Send nothing more. Running requests continue to their end, and then iteration ends.
 
-        Requests that wait, also for another attempt, are dropped without a result.
+        Requests that wait, including those that wait for a retry, are dropped without a result.
         """
         self._run.stop()
 
     def cancel(self) -> None:
-        """Send no more, and cancel the requests under way.
+        """Send nothing more, and cancel the running requests.
 
-        They get no result, and the client settles what they cost. Iteration goes on with the
-        results that are there already, and then ends.
+        These get no result, and the client looks up what they cost. Iteration yields the results
+        that are ready, and then ends.
         """
         self._run.stop()
         self._run.cancel()
 
     def update(self, **options: Unpack[BatchOptions]) -> None:
-        """Change ``concurrency``, ``max_concurrency``, ``adapt``, ``requests_per_minute``,
-        ``tokens_per_minute``, ``limits``, ``retry`` or ``deadline`` while it runs.
+        """Change options while the batch runs.
 
-        Other options stay, and requests under way are left alone. A change between a number and
-        ``"auto"`` holds for models that are new after it, too.
+        You can change ``concurrency``, ``max_concurrency``, ``adapt``, ``requests_per_minute``,
+        ``tokens_per_minute``, ``limits``, ``retry``, and ``deadline``. Other options stay, and
+        running requests are not affected. A change between a number and ``"auto"`` also applies to
+        models that appear later.
         """
         unknown = set(options) - BatchOptions.__annotations__.keys()
         if unknown:

@@ -20,61 +20,66 @@ MAX_CONCURRENCY = 1_000
 
 
 class BatchOptions(TypedDict, total=False):
-    """Arguments of `Client.batch` by name. ``None`` stands for the default throughout."""
+    """The keyword arguments of `Client.batch`. ``None`` means the default everywhere."""
 
     concurrency: int | Literal["auto"]
-    """Requests that run at once: a number, for all models together; or ``"auto"`` (the default), which
-    searches for the best number for each endpoint, key and model."""
+    """The number of requests that run at the same time, for all models together. ``"auto"``, the
+    default, finds the best number for each endpoint, key, and model."""
     max_concurrency: int | None
-    """Most requests at once that ``"auto"`` tries, for all models together; 1,000 unless set."""
+    """The largest number that ``"auto"`` tries, for all models together; 1,000 by default."""
     adapt: Adapt
-    """Control that follows what the servers accept: ``"rate+concurrency"`` (the default) learns limits
-    from headers and refusals, and pauses for a server that is down; ``"concurrency"`` leaves the rates
-    alone; ``"off"`` does nothing but keep the numbers that are given, of which ``concurrency`` must be
+    """The way in which the batch adapts to the servers. ``"rate+concurrency"``, the default, learns
+    limits from headers and refusals, and pauses while a server is down. ``"concurrency"`` leaves
+    the rates alone. ``"off"`` keeps only the numbers that you set, of which ``concurrency`` must be
     one, and the waits between attempts."""
     requests_per_minute: float | None
-    """Limit for each endpoint, key and model; requests are spread evenly over the minute."""
+    """The limit for each endpoint, key, and model. Requests are spread evenly over the minute."""
     tokens_per_minute: float | None
-    """Input and output together, for each endpoint, key and model."""
+    """The limit for each endpoint, key, and model, for input and output together."""
     limits: Limits | None
-    """Limits on the run's cost in USD and on its tokens; reaching one ends the run."""
+    """Limits on the run's cost in USD and on its tokens. Reaching one ends the run."""
     retry: Retry | None
-    """Attempts for each request, and the waits between them; by default 6, up to a minute apart."""
+    """The attempts for each request, and the waits between them. The default is 6 attempts with
+    waits of up to a minute."""
     retry_share: float
-    """Retries that the run may make, as a share of its requests (1.0), beside an allowance for many
-    that fail at once. Refusals for rate or load do not count."""
+    """The number of retries that the run may make, as a share of its requests (1.0), in addition to
+    an allowance for many requests that fail at once. Refusals for rate or load do not count."""
     deadline: float | None
-    """Seconds that a request may take from its first attempt's start, waits included."""
+    """The seconds that a request may take from the start of its first attempt, including waits."""
     timeouts: Timeouts | None
-    """Clocks of each attempt; the total one is 600 s unless set."""
+    """The clocks of each attempt. ``total`` is 600 seconds by default."""
     lenient: bool
-    """Events whose text or calls can't be read are passed over, and counted on the response."""
+    """True to skip and count events whose text or calls can't be read."""
     ordered: bool
-    """Results in the order of the requests, instead of as they come."""
+    """True for results in the order of the requests, instead of as they arrive."""
     window: int | None
-    """Requests that may be open with ``ordered``, which is how far a slow one may be overtaken. By
-    default twice as many as run at once, and 1,000 at least."""
+    """The number of requests that may be open with ``ordered``, which limits how far others get
+    ahead of a slow one. The default is twice as many as run at the same time, and at least
+    1,000."""
     buffer: int
-    """Results that are kept for a slow consumer (100); beyond that no more requests are sent."""
+    """The number of results that are kept for a slow consumer (100). Beyond it, no more requests
+    are sent."""
     samples: int
-    """Answers that are asked for each request (1)."""
+    """The number of answers to each request (1)."""
     cache: ResponseCache | None
-    """Cache in which answers are looked up before anything is sent, and stored. An answer from it
-    takes no part in rates and limits."""
+    """A cache in which answers are looked up before anything is sent, and stored. An answer from it
+    does not count towards rates and limits."""
     validate: Validate | None
-    """Function of a result with a whole answer, async or not, which raises ``ValueError`` (or an error of
-    msgspec's) for one that won't do: that is the result's ``invalid``. Any other exception ends the
-    run. `validate_schema` is one."""
+    """A function, async or not, that receives each result with a complete answer. It raises
+    ``ValueError`` or an error of msgspec's to reject the answer; the error is the result's
+    ``invalid``. Any other exception ends the run. `validate_schema` is such a function."""
     retries_invalid: int
-    """Times that an invalid answer is asked again (0), with the answer and what is wrong with it as
-    further turns. Each is an attempt as any other: it counts for costs, limits and the deadline, but
-    not for ``retry``. The last answer becomes the result, valid or not."""
+    """The number of times to ask again after an invalid answer (0), with the answer and what is
+    wrong with it as further messages. Each is a normal attempt: it counts towards costs, limits,
+    and the deadline, but not towards ``retry``. The last answer becomes the result, valid or
+    not."""
     trace: TraceTarget | None
-    """Log of the control's decisions: a file, which is written anew with a line of JSON for each
-    `TraceEvent`, or a function that is called with each. An exception of either ends the run."""
+    """A log of the batch's decisions: a file that is overwritten with a line of JSON for each
+    `TraceEvent`, or a function that receives each event. An exception of the function ends the run.
+    A file that can't be opened does so as well, but a later error of the file only ends the log."""
     score: Score | None
-    """Function of a result, async or not, that returns its ``score``. An exception ends the run. The
-    request counts as running until the function has returned."""
+    """A function, async or not, that receives each result and returns its ``score``. An exception
+    ends the run. The request counts as running until the function has returned."""
 
 
 class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -105,7 +105,7 @@ class Sink:
 
 
 class Watch(Generic[Value]):
-    """A further consumer of a batch's results: ``async with results.watch() as watch``."""
+    """Another consumer of a batch's results: ``async with results.watch() as watch``."""
 
     def __init__(self, sink: Sink, leave: Callable[[Sink], None]) -> None:
         self._sink = sink
@@ -117,7 +117,7 @@ class Watch(Generic[Value]):
         return self._sink.dropped
 
     def close(self) -> None:
-        """Take no more. May be called again."""
+        """Receive no more results. You may call this again."""
         self._leave(self._sink)
         self._sink.clear()
 

@@ -15,54 +15,54 @@ from .types import Attempt, BatchResult
 
 
 class BatchStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """State of a batch at the moment it was read: a copy. Times are in seconds, money in USD."""
+    """The state of a batch when you read it: a copy. Times are in seconds, and money is in USD."""
 
     total: int | None = None
-    """Results that there will be at most, where the requests have a length."""
+    """The largest possible number of results, if the length of the input is known."""
     pulled: int = 0
-    """Requests that were taken from the input; each sample counts."""
+    """Requests read from the input; each sample counts."""
     ok: int = 0
-    """Results with a whole answer that is valid."""
+    """Results with a complete and valid answer."""
     failed: int = 0
-    """Results with an error, or with an answer that is not valid."""
+    """Results with an error, or with an invalid answer."""
     cached: int = 0
-    """Results of the ``ok`` that came from the cache."""
+    """Results among ``ok`` that came from the cache."""
     running: int = 0
-    """Requests under way."""
+    """Requests that are running now."""
     waiting: dict[Reason, int] = msgspec.field(default_factory=dict)
-    """Requests that were pulled and are not running, by what they wait for."""
+    """Requests that were read and are not running, by what they wait for."""
     unsent: int = 0
-    """Requests that were pulled and dropped without a result when the run was stopped."""
+    """Requests that were read, and dropped without a result when the run stopped."""
     attempts: int = 0
-    """Requests that were sent, each try counted."""
+    """Requests that were sent, including retries."""
     retries: int = 0
-    """Attempts after a first one."""
+    """Attempts after the first."""
     asked_again: int = 0
-    """Answers that were not valid, and after which the model was asked again."""
+    """Invalid answers after which the model was asked again."""
     rate_limited: int = 0
-    """Attempts that were refused for their rate (HTTP 429)."""
+    """Attempts that were refused because of a rate limit (HTTP 429)."""
     chunks: int = 0
-    """Chunks with content, of all attempts."""
+    """Chunks with content in all attempts."""
     prompt_tokens: int = 0
-    """Input of all attempts, as far as it is known."""
+    """Input tokens of all attempts, as far as they are known."""
     completion_tokens: int = 0
-    """Output of all attempts, as far as it is known."""
+    """Output tokens of all attempts, as far as they are known."""
     cost: Decimal = Decimal(0)
-    """Cost of all attempts, as far as it is known."""
+    """Cost of all attempts in USD, as far as it is known."""
     resolutions: dict[CostResolution, int] = msgspec.field(default_factory=dict)
-    """Attempts by how far their cost is known; refused ones are not counted."""
+    """Attempts by the reliability of their cost; refused ones are not counted."""
     ttft_p50: float | None = None
-    """Median time from sending to the first content, of answers that finished; within 1 %."""
+    """Median time to first token, in seconds, of finished answers, accurate to 1 %."""
     ttft_p99: float | None = None
-    """The same that 99 % of them did not exceed."""
+    """99th percentile of the time to first token, in seconds, of finished answers."""
     elapsed: float = 0.0
-    """Seconds since the run began."""
+    """Seconds since the run started."""
     concurrency: int = 0
-    """Requests that may run at once at present."""
+    """Requests that may run at the same time at present."""
     controls: tuple[Control, ...] = ()
-    """Limits that are in force, for each endpoint, key and model; ``str`` of one is a sentence."""
+    """Limits that are in force, for each endpoint, key, and model; ``str`` of one is a sentence."""
     newest_failure: Attempt | None = None
-    """The newest attempt that failed, tried again or not."""
+    """The newest attempt that failed, retried or not."""
 
     @property
     def done(self) -> int:

@@ -48,7 +48,7 @@ def _sorted_in(
     if not isinstance(params, Mapping):
         raise TypeError(_NO_MAPPINGS)
     if twice := sorted(flat.keys() & params.keys()):
-        raise ValueError(f"{', '.join(twice)} must not stand in params as well")
+        raise ValueError(f"{', '.join(twice)} must not be in params as well")
     params = {**params, **flat}
     if by_place:
         return (*args[:place], params, *args[place + 1 :]), given
@@ -56,29 +56,31 @@ def _sorted_in(
 
 
 class BatchRequest(msgspec.Struct, Generic[Value], frozen=True, metaclass=_TakesParams):
-    """One request of a batch. A value; its ``repr`` shows no prompt.
+    """One request of a batch. Its ``repr`` shows no prompt.
 
-    ``key`` names it in results and files, and should be unique in a run. The
-    typed parameters of `Client.stream` (`Params`) are given by name, as there, or as the mapping
-    ``params``, in which they are kept; ``extra`` adds fields to the body. ``meta`` is
-    the caller's own, of any type, and comes back with the result.
+    You can pass the parameters of `Client.stream` (`Params`) by name, or as the mapping ``params``,
+    which stores them.
 
-    Raises ``TypeError`` for a key that is not a string, and for a name that is no parameter;
-    ``ValueError`` for an empty key, for a parameter that is given in both ways, and for
-    ``samples`` that are not different numbers from 0 on.
+    Raises ``TypeError`` for a key that is not a string, and for an unknown parameter. Raises
+    ``ValueError`` for an empty key, for a parameter that is passed in both ways, and for
+    ``samples`` that are not different numbers from 0.
     """
 
     key: str
+    """The name of the request in results and files, which should be unique in a run."""
     messages: Messages
-    """The prompt, or the messages, in any form that `Client.stream` takes."""
+    """The prompt or the messages, in any form that `Client.stream` accepts."""
     model: Model | None = None
-    """Model to ask; ``None`` for the batch's."""
+    """The model; ``None`` for the batch's model."""
     params: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    """The parameters of the request (`Params`)."""
     extra: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    """Other fields of the body."""
     meta: Any = None
+    """The caller's own value of any type, which the result repeats."""
     samples: tuple[int, ...] | None = None
-    """Numbers of the answers to ask for; ``None`` for as many as the batch asks of each request.
-    `ResultFile.unanswered` names those that are missing."""
+    """The numbers of the answers to request, from 0. ``None`` requests as many as the batch does.
+    `ResultFile.unanswered` sets the missing ones."""
 
     if TYPE_CHECKING:
 
@@ -123,7 +125,7 @@ class BatchRequest(msgspec.Struct, Generic[Value], frozen=True, metaclass=_Takes
         if self.samples is not None:
             numbers = tuple(self.samples)
             if not numbers or any(type(n) is not int or n < 0 for n in numbers):
-                raise ValueError("a request's samples must be numbers from 0 on")
+                raise ValueError("a request's samples must be whole numbers, 0 or more")
             if len(set(numbers)) < len(numbers):
                 raise ValueError("a request's samples must be different numbers")
             msgspec.structs.force_setattr(self, "samples", numbers)
@@ -140,44 +142,45 @@ _NO_MAPPINGS = "a request's params and extra must be mappings"
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One request that was sent, and its end."""
+    """One request that was sent, and how it ended."""
 
     outcome: Outcome
-    """Outcome of its stream."""
+    """The outcome of its stream."""
     started: datetime
-    """Time at which it was sent, in UTC."""
+    """The time when it was sent, in UTC."""
     waited: float = 0.0
-    """Seconds before that in which it waited to be sent."""
+    """The seconds for which it waited before that."""
     usage: Usage | None = None
-    """Token counts; ``None`` if none came."""
+    """Token counts; ``None`` if none arrived."""
     cost: CostInfo = CostInfo()
-    """Its cost in USD, as in the ledger: unknown if it was refused, or was never sent."""
+    """Its cost in USD, as in the ledger; unknown if it was refused or never sent."""
     timings: Timings = msgspec.field(default_factory=Timings)
-    """Times of its milestones, in seconds."""
+    """The times of its milestones, in seconds."""
     error: str | None = None
-    """Name of the class of the error that ended it."""
+    """The name of the class of the error that ended it."""
     kind: ErrorKind | None = None
-    """Kind of the provider's refusal, if that is what it was."""
+    """The kind of the provider's refusal, if it was refused."""
     status: int | None = None
-    """HTTP status of a refusal."""
+    """The HTTP status of a refusal."""
     reason: SendReason | None = None
-    """Reason for which it was not sent, in a word (that of `SendError`)."""
+    """The reason why it was not sent, in one word (`SendError.reason`)."""
     retry_after: float | None = None
-    """Seconds that the server asked to wait."""
+    """The seconds that the server asked to wait."""
     id: str = ""
     """The provider's generation id."""
     request_id: str | None = None
-    """The request's id at the provider."""
+    """The provider's id of the request."""
     record: str | None = None
-    """Key of its record in the client's ledger."""
+    """The key of its record in the client's ledger."""
     invalid: str | None = None
-    """Fault of its answer, in the words in which the model was told of it and asked again."""
+    """The fault of its answer, in the words that the model was given when it was asked again."""
 
     @property
     def refused(self) -> bool:
-        """True if no model can have worked on it: it was refused, or never sent. Sums leave it out.
+        """True if no model can have worked on it, because it was refused or never sent. Sums leave
+        it out.
 
-        Behind a server that failed or was late, a model may have answered.
+        If a server failed or was late, a model may have answered.
         """
         if self.error == "RefusedError":
             return self.kind not in ("timeout", "server")
@@ -185,34 +188,34 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchResult(msgspec.Struct, Generic[Value], frozen=True, kw_only=True):
-    """The end of one request: an answer, or the error of its newest attempt.
+    """The final result of one request: an answer, or the error of its last attempt.
 
-    It is final. A request that was not sent, or was still to be sent again, when the run stopped
-    has no result. ``BatchResult[City]`` is that of a request with ``response_format=City``.
+    A request that was not sent when the run stopped, or that was waiting for a retry, has no
+    result. ``BatchResult[City]`` is the result of a request with ``response_format=City``.
     """
 
     request: BatchRequest[Value]
-    """The request, with the model that was asked in ``model``."""
+    """The request, with the model that was asked."""
     index: int
-    """Place of the request in the input, from 0."""
+    """The place of the request in the input, from 0."""
     sample: int = 0
-    """Number of the answer among several to one request, from 0."""
+    """The number of this answer among several to one request, from 0."""
     response: CompletionResponse[Value] | None = None
-    """The whole answer, if one came; it may be ``invalid``."""
+    """The complete answer, if there is one. It may be ``invalid``."""
     error: MiniLLMError | None = None
-    """Error of the newest attempt, with what had arrived as ``partial``."""
+    """The error of the last attempt, whose ``partial`` holds what arrived."""
     attempts: tuple[Attempt, ...] = ()
-    """All attempts, in order; none for an answer from a cache."""
+    """All attempts in order; none for an answer from a cache."""
     cached: bool = False
-    """True if the answer came from the cache: nothing was sent for it."""
+    """True if the answer came from the cache, so nothing was sent."""
     value: Value | None = None
-    """The answer as the type that the request's ``response_format`` asked for; ``None`` if it asked for
-    none, or if there is no such answer."""
+    """The answer as the type of the request's ``response_format``; ``None`` if it named no type, or
+    if there is no such answer."""
     invalid: Exception | None = None
-    """Error that says why a finished answer is not of that type (an `InvalidAnswer`), or that the batch's
-    ``validate`` function raised."""
+    """The reason why a finished answer is rejected: an `InvalidAnswer` if it is not of the
+    requested type, or what the ``validate`` function raised."""
     score: Any = None
-    """Value that the batch's ``score`` function returned for it."""
+    """The value that the batch's ``score`` function returned."""
 
     @property
     def key(self) -> str:
@@ -226,28 +229,30 @@ class BatchResult(msgspec.Struct, Generic[Value], frozen=True, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """True if there is a whole answer, of the type that was asked for, and ``validate`` took it."""
+        """True if there is a complete answer of the requested type, and ``validate`` accepted
+        it.
+        """
         return self.response is not None and self.invalid is None
 
     @property
     def outcome(self) -> Outcome:
-        """Outcome of the newest attempt; ``finished`` for an answer from a cache."""
+        """The outcome of the last attempt; ``finished`` for an answer from a cache."""
         return self.attempts[-1].outcome if self.attempts else Outcome.FINISHED
 
     @property
     def usage(self) -> Usage | None:
-        """Usage of the newest attempt; of a cached answer, that of the time when it was made."""
+        """The usage of the last attempt. For a cached answer, the usage when it was made."""
         if self.attempts:
             return self.attempts[-1].usage
         return None if self.response is None else self.response.usage
 
     @property
     def cost(self) -> CostInfo:
-        """Cost of all attempts together, in USD, except for refused ones; unknown if all of them were
-        refused, and 0 for an answer from a cache.
+        """The cost in USD of all attempts together, except refused ones.
 
-        The resolution is that of the least certain attempt. Beside an attempt of which nothing is
-        known, the sum of the others is a lower bound; without a price, the amount is missing.
+        It is unknown if all attempts were refused, and 0 for an answer from a cache. The resolution
+        is that of the least certain attempt. If nothing is known about an attempt, the sum of the
+        others is a lower bound; without a price, there is no amount.
         """
         paid = [a.cost for a in self.attempts if not a.refused]
         if len(paid) == 1:

@@ -20,13 +20,13 @@ def validate_schema(result: BatchResult) -> None:
     """Raise `MismatchedAnswer` unless the answer matches its request's JSON schema: ``validate=``
     of a batch.
 
-    It is for requests whose ``response_format`` is a `JSONSchema` without a type, which is checked by
-    the package jsonschema (extra ``schemas``) in the schema's own draft, 2020-12 if it names none;
-    ``format`` is not checked, and nothing is fetched. An answer to ``"json"`` must be JSON; one to
-    anything else passes.
+    This is for requests whose ``response_format`` is a `JSONSchema` without a type. The package
+    jsonschema (extra ``schemas``) checks the answer in the schema's own draft, or in 2020-12 if it
+    names none. ``format`` is not checked, and nothing is fetched. An answer to ``"json"`` must be
+    JSON. An answer to anything else passes.
 
-    The message is jsonschema's, which quotes the value at fault. Raises `InvalidAnswer` for an answer
-    that is not JSON, ``TypeError`` for a schema that is none, and `ImportError` without the extra.
+    The message is jsonschema's, which quotes the wrong value. Raises `InvalidAnswer` for an answer
+    that is not JSON, ``TypeError`` for an invalid schema, and ``ImportError`` without the extra.
     """
     asked, answer = _format(result.request), result.response
     if asked is None or answer is None:
@@ -41,7 +41,9 @@ def validate_schema(result: BatchResult) -> None:
         try:
             error = best_match(_checker(asked).iter_errors(value))
         except Unresolvable:
-            raise MismatchedAnswer("the schema refers to what is not in it", answer) from None
+            raise MismatchedAnswer(
+                "the schema refers to something outside itself", answer
+            ) from None
     except RecursionError:
         raise MismatchedAnswer("it is nested too deeply", answer) from None
     if error is not None:
@@ -105,7 +107,7 @@ def _made(text: bytes) -> Any:
                 what = f"the schema refers to {_short(repr(reference))}, which is not in it"
                 raise TypeError(what) from None
     except SchemaError as exc:
-        raise TypeError(f"response_format is no JSON schema: {_words(exc)}") from None
+        raise TypeError(f"response_format is not a JSON schema: {_words(exc)}") from None
     except RecursionError:
         raise TypeError("the schema is nested too deeply") from None
     return kind(schema, registry=Registry())  # an empty one: else references are fetched

@@ -99,7 +99,7 @@ class Connection:
                 self._incoming.write(self._buffer[:count])
         await self._flush()
         if self._tls.selected_alpn_protocol() == "h2":
-            raise ConnectionError("the server was offered HTTP/2 and speaks it; this does not")
+            raise ConnectionError("the server speaks HTTP/2, which this transport does not")
 
     def take_session(self) -> ssl.SSLSession | None:
         """Return the TLS session, once, if another connection can go on with it. Servers send what

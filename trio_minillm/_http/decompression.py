@@ -90,14 +90,14 @@ class Decompressor:
     def _chain(self) -> Source:
         """Return the source of what the codings, undone in turn, make of the body."""
         if len(self._codings) > MAX_CODINGS:
-            raise ProtocolError("the body is said to be compressed again and again")
+            raise ProtocolError("the body has too many content-encodings")
         source: Source = self._from_the_head
         for coding in reversed(self._codings):
             if coding not in _DECODABLE:
                 shown = re.fullmatch(_WORD, coding) or coding in _COMPRESSIONS
                 named = f"content-encoding {coding!r}" if shown else "an unknown content-encoding"
                 raise ProtocolError(
-                    f"the body has {named}, which was not asked for and can't be read"
+                    f"the body has {named}, which was not requested and can't be read"
                 )
             source = partial(_Inflater(coding).receive, source)
         return source
@@ -183,7 +183,7 @@ class _Inflater:
                 else:
                     rest = await source()
                 if not rest:
-                    raise ConnectionCut("the body ended inside its compression")
+                    raise ConnectionCut("the compressed body ended early")
             if data := self._step(rest):
                 return data
 

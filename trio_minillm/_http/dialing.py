@@ -87,7 +87,7 @@ async def _connect_any(targets: list[Target], port: int) -> socket.socket:
         spare.close()
     if connected:
         return connected[0]
-    raise OSError("no address of the host can be connected to") from ExceptionGroup(
+    raise OSError("no address of the host accepts a connection") from ExceptionGroup(
         "all attempts", failures
     )
 

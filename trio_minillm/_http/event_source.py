@@ -90,7 +90,7 @@ def _read_before(response: httpx.Response) -> httpx.Response:
         body = response.content
     except httpx.ResponseNotRead:
         raise ValueError(
-            "the response was iterated over or closed: give it unread, inside `http.stream(…)`"
+            "the response was already read or closed: pass it unread, inside `http.stream(…)`"
         ) from None
     headers = [(k, v) for k, v in response.headers.multi_items() if k not in _OF_THE_BODY]
     again = httpx.Response(response.status_code, headers=headers, stream=_Given(_once(body)))
@@ -158,7 +158,7 @@ def _failure_of(exc: Exception) -> Exception | None:
     return as_httpx_error(exc) if isinstance(exc, ERRORS) else None
 
 
-_OTHER_TYPE = "the response is no event stream: its content type is another"
+_OTHER_TYPE = "the response is not an event stream: it has another content type"
 
 
 class _Lines:
@@ -184,7 +184,9 @@ _FIELDS = frozenset(("", "data", "event", "id", "retry", "error"))
 def _wire_of(event: _ServerSentEvent) -> bytes:
     if not (hasattr(event, "event") and isinstance(getattr(event, "data", None), str)):
         kind = type(event).__name__
-        raise TypeError(f"the source gave a {kind}: neither bytes, text nor a server-sent event")
+        raise TypeError(
+            f"the source yielded a {kind}, which is neither bytes, text, nor a server-sent event"
+        )
     lines = [f"event: {event.event}"] if event.event else []
     lines += [f"data: {line}" for line in event.data.split("\n")]
     return ("\n".join(lines) + "\n\n").encode()

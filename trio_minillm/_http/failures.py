@@ -66,13 +66,13 @@ _NO_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 _CERTIFICATE = {
     2: "unknown authority: the issuer of the server's certificate is not trusted here",
     9: "the server's certificate is not valid yet: is this machine's clock right?",
-    10: "expired certificate: the server's is past its end, or this machine's clock is wrong",
+    10: "expired certificate: the server's has expired, or this machine's clock is wrong",
     18: "unknown authority: the server has signed its certificate itself",
     19: "unknown authority: a root that is not trusted here has signed the server's certificate",
     20: "unknown authority: the issuer of the server's certificate is not trusted here",
     21: "unknown authority: the server does not send its issuer's certificate",
-    23: "revoked certificate: the server's was called back",
-    62: "wrong host name: the server's certificate is for another one",
+    23: "revoked certificate: the server's was revoked",
+    62: "wrong host name: the server's certificate is for another host",
     64: "wrong host name: the server's certificate is not for this IP address",
 }
 """Words by OpenSSL's number of the fault (``X509_V_ERR_…`` in ``x509_vfy.h``)."""
@@ -91,7 +91,7 @@ def map_error(exc: Exception, *, begun: bool, host: str = "") -> MiniLLMError:
     ``host`` is where the request was to go. The message quotes no bytes of the server's.
     """
     if isinstance(exc, httpx.RemoteProtocolError) and BAD_REDIRECT in str(exc):
-        message = "the server redirects, to an address that is none; not followed"
+        message = "the server redirects to an invalid address; not followed"
         return RefusedError(ErrorInfo(message=message, kind="invalid"))
     if isinstance(exc, httpx.RemoteProtocolError) and not begun and "disconnect" not in str(exc):
         # It did answer, and may have begun to work: asking again is not safe.
@@ -138,14 +138,14 @@ def explain(exc: BaseException) -> tuple[SendReason | None, str]:
         if isinstance(one, ssl.SSLCertVerificationError):
             # Contexts in pure Python, such as truststore's, may leave these out.
             code, said = getattr(one, "verify_code", 0), getattr(one, "verify_message", "")
-            words = _CERTIFICATE.get(code, "the server's certificate is not accepted")
+            words = _CERTIFICATE.get(code, "the server's certificate was rejected")
             return "certificate", f"{words} (CERTIFICATE_VERIFY_FAILED: {said or code})"
         if isinstance(one, ssl.SSLError) and (words := _tls_words(one)):
             return "tls", words
         if isinstance(one, socket.gaierror):
             return _name_words(one)
         if isinstance(one, UnicodeError):
-            return "address", "no such host: it is not a name that DNS could have"
+            return "address", "no such host: the name is not valid in DNS"
     for number, told in _SYSTEM.items():
         if number in numbers:
             return told

@@ -66,7 +66,7 @@ def request_head(method: bytes, target: bytes, headers: Headers) -> RequestHead:
     The message of the error never quotes a header: its value may be a key.
     """
     if not re.fullmatch(_TOKEN, method) or not re.fullmatch(_TARGET, target):
-        raise BadRequest("the method or the target can't stand in a request line")
+        raise BadRequest("the method or the target is not valid in a request line")
     lines = [b"%s %s HTTP/1.1" % (method, target)]
     hosts, closes = 0, False
     framing: Headers = []
@@ -86,7 +86,7 @@ def request_head(method: bytes, target: bytes, headers: Headers) -> RequestHead:
         elif lower == b"connection":
             closes = closes or b"close" in value.lower()
     if hosts != 1:
-        raise BadRequest("a request has one Host header")
+        raise BadRequest("a request must have exactly one Host header")
     lines.append(b"\r\n")
     return RequestHead(b"\r\n".join(lines), _announced(framing), closes)
 
@@ -259,7 +259,7 @@ class ResponseParser:
         if status < 200:
             self._interim += 1
             if status == 101:
-                self.fault = "the server switches protocols, which nobody asked it for"
+                self.fault = "the server switches protocols without being asked"
             return
         head = self._take_raw_head()
         # To ask httptools takes as long as all the rest.

@@ -23,8 +23,8 @@ CLOSE_SECONDS = 1.0
 """Seconds that closing a connection may take before it is left to the operating system."""
 
 NO_HTTP2 = (
-    "this HTTP client speaks HTTP/2, over which httpx does not stop an answer that is left: "
-    "make it without http2=True"
+    "this HTTP client uses HTTP/2, over which httpx does not stop an answer that is left: "
+    "create it without http2=True"
 )
 """Words of the error for a connection on which HTTP/2 was agreed.
 

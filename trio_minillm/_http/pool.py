@@ -60,17 +60,17 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of a transport's connections and requests."""
 
     active: int
-    """Connections that a request is using."""
+    """Connections that a request is using now."""
     idle: int
-    """Connections kept for later requests."""
+    """Connections that are kept for later requests."""
     waiting: int
     """Requests that wait for a slot (only with ``max_connections``)."""
     opened: int
-    """Connections ever made."""
+    """Connections opened so far."""
     reused: int
-    """Requests that went out on a connection that was there."""
+    """Requests that were sent on an existing connection."""
     retried: int
-    """Requests sent again because their connection had died idle."""
+    """Requests that were sent again because their connection had died while idle."""
 
 
 class ConnectionPool:

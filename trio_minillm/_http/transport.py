@@ -17,17 +17,20 @@ Its ``receive`` and ``aclose`` read and close it without the generators that htt
 
 
 class TrioTransport(httpx.AsyncBaseTransport):
-    """HTTP/1.1 for an ``httpx.AsyncClient`` under Trio; the default of `open_client`.
+    """HTTP/1.1 under Trio for an ``httpx.AsyncClient``; the default transport of `open_client`.
 
-    ``verify`` is httpx's: True for its certificates, an ``ssl.SSLContext`` for others
-    (``truststore.SSLContext`` for the platform's), False for none. ``max_connections`` bounds the
-    requests under way: more wait in line, first come, first served, and no clock of a request
-    runs meanwhile. ``max_idle_connections`` are kept; one that was idle for ``keepalive_expiry``
-    seconds is not used again, and closed when the pool is next used.
+    - ``verify`` is as in httpx: True for its certificates, an ``ssl.SSLContext`` for others
+      (``truststore.SSLContext`` for the platform's), and False for no verification.
+    - ``max_connections`` is the largest number of concurrent requests. Others wait in order, and no
+      clock of a request runs while it waits. The default is no limit.
+    - ``max_idle_connections`` is the number of idle connections that are kept.
+    - ``keepalive_expiry`` is the number of seconds after which an idle connection is no longer
+      used. It is closed the next time the pool is used.
 
-    httpx's own ``timeout`` extension is heeded. It uses no proxy, and HTTP/1.1 only.
+    The transport respects httpx's ``timeout`` extension. It uses no proxy.
 
-    Raises ``TypeError`` for another kind of ``verify``, ``ValueError`` for numbers that make no sense.
+    Raises ``TypeError`` for an invalid ``verify``, and ``ValueError`` for numbers that make no
+    sense.
     """
 
     def __init__(
@@ -47,16 +50,18 @@ class TrioTransport(httpx.AsyncBaseTransport):
         """The transport's connections; `open_client` sends its requests on them directly."""
 
     def statistics(self) -> Statistics:
-        """Return how many connections it holds now, and its counts so far."""
+        """Return the number of connections that the transport holds now, and its counts so far."""
         return self.pool.statistics()
 
     async def aclose(self) -> None:
-        """Close every connection, also those in use. A checkpoint."""
+        """Close all connections, including those in use. This is a checkpoint."""
         self.pool.close()
         await checkpoint()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request; the response's body is read as it is iterated. Raises httpx's errors."""
+        """Send a request. The body of the response is read as it is iterated. Raises httpx's
+        errors.
+        """
         self.pool.check_open()
         body = Roundtrip(self.pool)
         head = await body.start(_wire_request(request))

@@ -371,9 +371,9 @@ class Sorted(NamedTuple):
     def notes(self) -> Iterator[str]:
         """Yield what was odd, for the response."""
         if self.copies or self.again:
-            yield "tool calls or their arguments came more than once: counted once"
+            yield "tool calls or their arguments were repeated: counted once"
         if self.mended:
-            yield "arguments of tool calls were not quite JSON, with one meaning: mended"
+            yield "arguments of tool calls were almost JSON, with one meaning: repaired"
 
 
 def _goes_on(delta: ToolCallDelta, call: CallBuilder) -> bool:

@@ -235,7 +235,7 @@ class Ingest:
             long = len(text) >= SURE_CHARS and choice.pieces(kind) > 1
             if long and text == choice.join(kind):
                 setattr(chunk, field, "")
-                self.notes.append(f"the {kind} came again beside the finish reason: counted once")
+                self.notes.append(f"the {kind} was repeated with the finish reason: counted once")
 
     def _choice_of(self, chunk: StreamChunk) -> ChoiceBuilder | None:
         """Return the choice that a chunk belongs to; ``None`` if its number ends the stream."""
@@ -412,15 +412,15 @@ class Ingest:
         built = [c.build(self._wire, finished, self._standing(c), answer) for c in builders]
         notes, usage, metadata = list(self.notes), self.charged_usage, self.metadata
         if finished and len(built) < state.choices:
-            notes.append(f"{state.choices} choices were asked for, and {len(built)} came")
+            notes.append(f"{state.choices} choices were requested, and {len(built)} arrived")
         if self._counting or (len(self._choices) > 1 and state.counted):
-            notes.append("the numbers of the choices count pieces, and are read as one answer")
+            notes.append("the choice numbers count pieces: read as one answer")
         if state.reopened:
-            notes.append("content followed a finish reason, which was therefore not the last word")
+            notes.append("content followed a finish reason, which therefore does not count")
         if unread:
             for name, count in unread.items():
                 times = f" ({count:,} times)" if count > 1 else ""
-                notes.append(f"left out, since it could not be read: {name}{times}")
+                notes.append(f"left out because it could not be read: {name}{times}")
         if usage is not None and usage.doubts:
             notes += [f"usage: {field}: {why}" for field, why in usage.doubts.items()]
         for choice in built:

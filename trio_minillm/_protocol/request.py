@@ -247,7 +247,7 @@ def body_of(request: Request) -> dict[str, Any]:
     clash = sorted(set(merged) & (decided | {"messages", "stream"}))
     if clash:
         hint = OTHER_WAYS.get(clash[0], "give it as a parameter")
-        raise ValueError(f"extra must not hold {', '.join(clash)}: {hint}")
+        raise ValueError(f"extra must not contain {', '.join(clash)}: {hint}")
     return {**body, **merged}
 
 
@@ -259,7 +259,7 @@ def _joined(name: str, typed: Any, given: Any) -> Any:
         raise ValueError(f"extra: {name} must be a mapping")
     clash = sorted(typed.keys() & given.keys())
     if clash:
-        raise ValueError(f"extra must not hold {name}.{clash[0]}: give it as a parameter")
+        raise ValueError(f"extra must not contain {name}.{clash[0]}: give it as a parameter")
     return {**typed, **given}
 
 
@@ -279,7 +279,7 @@ def encoded(body: Mapping[str, Any]) -> bytes:
         with suppress(RecursionError):
             for name, value in body.items():
                 if not _is_finite(value):
-                    raise ValueError(f"{name} must hold finite numbers")
+                    raise ValueError(f"{name} must contain only finite numbers")
     return made
 
 
@@ -291,7 +291,7 @@ def _unfit_field(body: Mapping[str, Any]) -> str:
         try:
             msgspec.json.encode(value)
         except (TypeError, RecursionError):
-            return f"{name} holds a value that JSON has no form for"
+            return f"{name} contains a value that JSON can't represent"
     return "the name of a field must be text"
 
 

@@ -97,12 +97,12 @@ class ResumableDecoder(ChunkDecoder):
     def _document(self, body: bytes, at: float) -> list[StreamChunk]:
         if not self._resumed:
             return super()._document(body, at)
-        self.error = ProtocolError("a body came that is no stream of events")
+        self.error = ProtocolError("the body is not an event stream")
         return []
 
 
 def _gap(wanted: int, number: int) -> ProtocolError:
-    return ProtocolError(f"event {number} came, and event {wanted} was to follow")
+    return ProtocolError(f"event {number} arrived instead of event {wanted}")
 
 
 def _counts(chunk: StreamChunk) -> bool:

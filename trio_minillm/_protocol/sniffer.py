@@ -55,7 +55,7 @@ class Sniffer:
             head = data.removeprefix(BOM).lstrip()[:1]
         self.decided = bool(head)
         if head == _GZIP:
-            self.failure = ProtocolError("the body is compressed, and no content-encoding says so")
+            self.failure = ProtocolError("the body is compressed, but has no content-encoding")
             return b""
         self.is_array = self._arrays and head == b"["
         if not head or head not in b"{[<" or self.is_array:

@@ -54,30 +54,35 @@ class SSEEvent(msgspec.Struct, frozen=True, gc=False):
     """One server-sent event."""
 
     data: bytes | bytearray
-    """The data lines, joined by line feeds, undecoded; a ``bytearray`` only of `LONG_LINE` or more."""
+    """The data lines, joined by line feeds and undecoded; a ``bytearray`` only if it has
+    `LONG_LINE` bytes or more."""
     event: str = "message"
-    """Type of the event."""
+    """The type of the event."""
     id: str = ""
-    """The last event id in force when the event was dispatched."""
+    """The last event id that was in force when the event was complete."""
 
 
 class SSEDecoder:
     """An incremental decoder of one event stream.
 
-    ``forgiving`` reads what the standard ignores or joins, for servers that exist:
+    - ``max_line`` and ``max_event`` are the most bytes of a line and of an event.
+    - ``forgiving`` accepts what real servers send although the standard ignores or joins it, as
+      listed below.
 
-    - A byte-order mark before any line is passed over, not only the first: .NET servers write one
-      before each event.
-    - A line that begins a JSON object or list is data, and so are the lines that go on with it:
-      behind their keep-alives, proxies write an error, or a whole answer, without a field's name.
-    - Blanks before the name of a field are passed over.
-    - Data whose JSON is closed end with their line if the next line opens a JSON object or list:
-      some servers write no blank lines, and their answers must not wait for the end of the body.
+    With ``forgiving``:
+
+    - A byte-order mark before any line is ignored, not only before the first: .NET servers write
+      one before each event.
+    - A line that starts a JSON object or list is data, and so are the lines that continue it.
+      Proxies write an error, or a complete answer, without a field name after their keep-alives.
+    - Spaces before the name of a field are ignored.
+    - Data with complete JSON ends with its line if the next line starts a JSON object or list. Some
+      servers write no blank lines, and their answers must not wait for the end of the body.
 
     Its 17 attributes are options, what it has counted, and one unfinished line and event.
 
-    Guarantees: `feed` never raises for any bytes; the events of any split of the same bytes
-    are the same; after a bound was crossed, ``failure`` is set and nothing more comes out.
+    Guarantees: `feed` never raises for any bytes. The events do not depend on how the bytes are
+    split. After a bound is exceeded, ``failure`` is set and no more events follow.
     """
 
     def __init__(
@@ -110,7 +115,7 @@ class SSEDecoder:
 
     @property
     def between(self) -> bool:
-        """True if the next byte begins a block and nothing before it has an effect on that."""
+        """True if the next byte starts a block and nothing before it affects that."""
         pending = self._held or self._partial or self._has_data or self._event or self._skip_lf
         return self._started and not pending and self._id == self.last_event_id
 
@@ -124,7 +129,7 @@ class SSEDecoder:
     def split(self, data: bytes) -> tuple[list[SSEEvent], list[bytes], bytes]:
         """Do the first half of `feed`, for a caller that can read most blocks by itself.
 
-        Returns, in the order of the stream: the events that were pending; whole blocks of lines,
+        Returns, in the order of the stream: the events that were pending; complete blocks of lines,
         for `dissect`; and the rest, for `hold`.
         """
         events: list[SSEEvent] = []
@@ -146,8 +151,8 @@ class SSEDecoder:
         return events, blocks, blocks.pop()
 
     def plain(self, block: bytes) -> tuple[str, bytes] | None:
-        """Return the name and the data of a whole block that is one line of data, perhaps with its
-        name before it; ``None`` for any other.
+        """Return the name and the data of a block that is one line of data, with or without a name
+        before it. Returns ``None`` for any other block.
         """
         if len(block) > self._plain_bytes:
             return None
@@ -172,7 +177,7 @@ class SSEDecoder:
         return None if block.find(b"\n", start) >= 0 else (name, block[start:])
 
     def dissect(self, block: bytes) -> list[SSEEvent]:
-        """Return the event of a whole block, if there is one in it."""
+        """Return the event of a complete block, if there is one in it."""
         if self.failure is not None or not block:
             return []
         if (plain := self.plain(block)) is not None:
@@ -189,7 +194,8 @@ class SSEDecoder:
     def hold(self, tail: bytes, *, quick: bool = False) -> list[SSEEvent]:
         """Keep the beginning of a block, and return the events that it completes.
 
-        With ``quick``, a short one is kept as it is, so that `split` returns the block whole.
+        With ``quick``, a short beginning is kept as it is, so that `split` returns the complete
+        block.
         """
         events: list[SSEEvent] = []
         short = min(QUICK_BYTES, self.max_line, self.max_event)
@@ -205,7 +211,7 @@ class SSEDecoder:
         return events
 
     def flush(self) -> list[SSEEvent]:
-        """End the body, and return the last event if it lacked its blank line."""
+        """End the body, and return the last event if its blank line was missing."""
         if self.failure is not None:
             return []
         held, self._held = self._held, b""

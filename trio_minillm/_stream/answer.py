@@ -25,10 +25,12 @@ from .clocks import Clocks
 
 NO_END = "the body ended without a finish reason or an end marker"
 DISPROVED = (
-    "the end marker came, but content had followed the finish reason, and no usage says that the "
-    "answer is whole"
+    "the end marker arrived, but content had followed the finish reason, and no usage confirms that "
+    "the answer is complete"
 )
-NO_EVIDENCE = "the end marker came without a finish reason or usage to say that the answer is whole"
+NO_EVIDENCE = (
+    "the end marker arrived without a finish reason or usage to confirm that the answer is complete"
+)
 
 
 SILENCES = ("first_chunk", "idle", "byte_idle")

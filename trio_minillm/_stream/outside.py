@@ -29,4 +29,4 @@ def _here() -> str:
             pass
         else:
             return "this is asyncio"
-    return "no event loop of Trio's runs here"
+    return "no Trio event loop is running here"

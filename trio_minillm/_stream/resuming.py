@@ -129,7 +129,7 @@ class Resuming:
             return error
         if isinstance(error, StreamTimeout) and error.clock == "total":
             return error
-        cut.add_note(f"not taken up again: {type(error).__name__}: {error}")
+        cut.add_note(f"not resumed: {type(error).__name__}: {error}")
         return cut
 
     def end(self) -> None:

@@ -44,22 +44,10 @@ handing out ten chunks."""
 
 
 class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
-    """One streamed answer; use it as ``async with client.stream(…) as stream``.
+    """The receiving side of a stream.
 
-    Guarantees:
-
-    - Nothing outlives the block: not the task, not the connection. Leaving it is never slow,
-      and an exception of the block comes out as itself.
-    - It ends in exactly one `Outcome`, which never changes once it is set.
-    - Iteration yields every chunk of the answer in order, then ends, or raises once the
-      error that ended the stream (a `MiniLLMError` whose ``partial`` has what arrived).
-    - Every chunk that is handed out has been folded in: ``text``, ``usage`` and the
-      other properties agree with what the caller has seen.
-    - Taking a chunk checks for cancellation each time, and lets other tasks run whenever
-      nothing is buffered and at least every 128 chunks.
-
-    Two tasks that take chunks at once get `trio.BusyResourceError`. Before its block it raises
-    ``RuntimeError``, after it `trio.ClosedResourceError`.
+    `trio_minillm._toolkit.streams` adds the methods that read values, calls, and broadcasts, and
+    documents what users are promised.
     """
 
     def __init__(
@@ -85,10 +73,14 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     def from_channel(
         cls, model: str, id: str = "", expect_usage: bool = True
     ) -> tuple[Self, trio.MemorySendChannel[Item]]:
-        """Return a stream without a connection, and the channel that feeds it.
+        """Return a stream without a connection, and the channel that feeds it, for tests and
+        replays.
 
-        For tests and replays. The channel takes chunks, lists of chunks, and errors; closing it is
-        the end of the body. The stream needs no ``async with`` block.
+        - ``model`` and ``id`` are the name of the model and the id of the answer.
+        - ``expect_usage`` says whether the stream waits for usage at its end.
+
+        The channel accepts chunks, lists of chunks, and errors. Closing it ends the body. The
+        stream needs no ``async with`` block.
         """
         send, receive = trio.open_memory_channel[Item](100)
         ingest = Ingest(model=model, id=id, expect_usage=expect_usage)
@@ -110,27 +102,34 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         raw: bool = False,
         response_type: Any = None,
     ) -> Self:
-        """Return a stream over an answer that another client has received; use it in a block.
+        """Return a stream over an answer that another client receives. Use it as ``async with … as
+        stream``.
 
-        ``event_source`` is an ``EventSource`` of httpx-sse's (or httpx2's) that ``aconnect_sse`` has
-        opened; a response of httpx's or httpx2's that streams and was not read, or was read whole; or
-        an async iterable of the body: bytes or text, cut anywhere, server-sent events (objects with
-        ``event`` and ``data``), or httpx's ``aiter_lines()``. Lines from elsewhere must keep their ends.
+        - ``event_source`` is one of these: an ``EventSource`` that ``aconnect_sse`` of httpx-sse or
+          httpx2 opened; a streaming response of httpx or httpx2 that is unread or completely read;
+          or an async iterable of the body. An iterable may yield bytes, text, server-sent events
+          (objects with ``event`` and ``data``), or the lines of httpx's ``aiter_lines()``. Lines
+          from elsewhere must keep their line ends.
+        - ``model`` gives the wire format and the price. It may be just a name if you pass
+          ``provider``.
+        - ``idle_timeout`` sets both ``first_chunk`` and ``idle``: the seconds of silence after
+          which the stream fails. Use either it or ``timeouts``.
+        - ``choices`` is the number of answers that were requested (``n=``).
+        - ``expect_usage``, ``timeouts``, ``bounds``, ``lenient``, and ``raw`` are as for
+          `Client.stream`.
+        - ``response_type`` is the type that `CompletionResponse.parsed` decodes into by default.
 
-        Of an ``EventSource`` the response is taken, and its bytes are read as `Client.stream` reads
-        them. So an event counts that no blank line follows, lines end only where the standard says
-        so, a byte-order mark is passed over, an event is no longer than ``bounds`` allow, and a
-        refusal is a `RefusedError` whatever its content type. Its ``aiter_sse()`` is an iterable like
-        any other: what httpx-sse drops is lost.
+        Clocks, bounds, and the end of the stream are as for `Client.stream`. There is one attempt,
+        and no ledger records it. The source is closed with the block.
 
-        ``model`` says in which wire format it is, and what its tokens cost. It may be the name alone
-        beside a ``provider``. ``idle_timeout`` stands for both of the clocks ``first_chunk`` and
-        ``idle``: seconds of silence after which the stream fails. Clocks, bounds and the end of a
-        stream are as for a request of one's own; there is one attempt, and no ledger books it. The
-        source is closed with the block.
+        The bytes of an ``EventSource`` are read from its response, by this library's rules. An
+        event counts even without the blank line after it, lines end only where the standard says
+        so, a byte-order mark is ignored, ``bounds`` limit the size of events, and an error status
+        raises `RefusedError` whatever its content type. If you pass the iterator ``aiter_sse()``
+        instead, events that httpx-sse drops are lost.
 
-        Raises ``TypeError`` for any other source or option, and ``ValueError`` for a response that was
-        iterated over or closed, and for ``idle_timeout`` beside ``timeouts``.
+        Raises ``TypeError`` for any other source or option. Raises ``ValueError`` for a response
+        that was partly read or closed, and for ``idle_timeout`` together with ``timeouts``.
         """
         # Streams of one's own don't need it.
         from .event_source import model_of, task_over, with_idle
@@ -162,7 +161,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
     async def __aenter__(self) -> Self:
         if self._closed or self._source.started:
-            raise RuntimeError("a stream can be entered once")
+            raise RuntimeError("a stream can be entered only once")
         try:
             await checkpoint_if_cancelled()  # leaving lets other tasks run, always
         except RuntimeError:
@@ -188,7 +187,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             raise_crash(crash, exc, "the block and its stream both failed")
 
     async def aclose(self) -> None:
-        """Stop and close, like leaving the block. What has arrived stays readable."""
+        """Stop the stream and close it, like leaving the block. What has arrived stays readable."""
         await self._close(at_once=True)
         await checkpoint()
 
@@ -210,7 +209,8 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     async def next_chunk(self) -> StreamChunk | None:
         """Return the next chunk, or ``None`` when the answer is over.
 
-        Raises the error that ended the stream, once; after that returns ``None``. A checkpoint.
+        Raises the error that ended the stream, once; after that, returns ``None``. This is a
+        checkpoint.
         """
         return await self._next_chunk(checkpoint)
 
@@ -401,17 +401,20 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         return bool(batch) and self._buffer.append is not None and not self._ingest.state.over
 
     async def receive(self) -> StreamChunk:
-        """As `next_chunk`, but raise `trio.EndOfChannel` when the answer is over."""
+        """Return the next chunk, like `next_chunk`, but raise `trio.EndOfChannel` when the answer
+        is over.
+        """
         chunk = await self._next_chunk(checkpoint)
         if chunk is None:
             raise trio.EndOfChannel
         return chunk
 
     async def next_chunks(self) -> list[StreamChunk]:
-        """Return all chunks that have arrived, waiting for the first; none when the answer is over.
+        """Return all chunks that have arrived, or an empty list when the answer is over.
 
-        The same chunks as those of `next_chunk`, for less CPU where one read of the socket brings many.
-        Raises the error that ended the stream, once. A checkpoint.
+        Waits until there is at least one chunk. The chunks are those of `next_chunk`, but this
+        takes less CPU time if one read of the socket brings many. Raises the error that ended the
+        stream, once. This is a checkpoint.
         """
         batch = await self._next_batch()
         for chunk in batch:
@@ -462,9 +465,9 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         return shown
 
     async def collect(self) -> CompletionResponse:
-        """Take all chunks that are still to come, and return the response.
+        """Receive all remaining chunks, and return the response.
 
-        Raises the error that ended the stream, also if iteration has raised it before.
+        Raises the error that ended the stream, even if iteration has already raised it.
         """
         if self._busy:
             raise trio.BusyResourceError("another task is taking chunks from this stream")
@@ -487,9 +490,9 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     # -- leaving early ---------------------------------------------------------------------
 
     def drain_buffered(self) -> None:
-        """Fold everything that has arrived already, without waiting.
+        """Process everything that has already arrived, without waiting.
 
-        What the provider said before the caller left counts: usage, an end, an error.
+        What the provider sent before the caller left counts: usage, an end, or an error.
         """
         ingest = self._ingest
         while not ingest.state.over:
@@ -528,10 +531,10 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             self._put(body.answer.failure)
 
     async def cancel(self) -> CompletionResponse:
-        """End the stream now and return what has arrived. Does nothing if it has ended.
+        """End the stream now, and return what has arrived. Has no effect after the end.
 
-        Any task may call it; one that waits for a chunk gets the end. When it returns, the
-        connection is closed. A checkpoint.
+        Any task may call it. A task that waits for a chunk sees the end of the stream. The
+        connection is closed when this returns. This is a checkpoint.
         """
         self._check_open()
         self._leave()
@@ -540,9 +543,9 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         return self.response
 
     def reject(self) -> None:
-        """End the stream now and mark it as not accepted: its cost is not booked.
+        """End the stream now and mark its answer as rejected, so that its cost is not counted.
 
-        Does nothing to a stream that has ended.
+        Has no effect after the end.
         """
         self._leave(rejected=True)
         self._source.stop()
@@ -565,7 +568,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
     @property
     def response(self) -> CompletionResponse:
-        """The response as far as it was folded in; final once ``outcome`` is set."""
+        """The response so far; complete once ``outcome`` is set."""
         if self._response is None:
             made = self._ingest.response(**self._response_fields())
             if made.outcome is None or not self._source.is_done:
@@ -580,48 +583,50 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
     @property
     def accumulated(self) -> str:
-        """The older name of `text`."""
+        """The old name of `text`."""
         return self.text
 
     @property
     def usage(self) -> Usage | None:
-        """The usage so far; ``usage.final`` says whether more may come."""
+        """The usage so far; ``usage.final`` says whether it is final."""
         return self._ingest.usage
 
     @property
     def id(self) -> str:
-        """The provider's generation id: from the response's headers, else the first chunk."""
+        """The provider's generation id, from the headers or the first chunk."""
         return self._source.info.generation_id or self._ingest.id
 
     @property
     def model(self) -> str:
-        """The requested model's name, replaced by the provider's once that has arrived."""
+        """The name of the requested model, or, once it has arrived, the name that the provider
+        reports.
+        """
         return self._ingest.model
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers of the newest response, with names in lower case and keys blanked out."""
+        """The headers of the newest response, with names in lower case and keys redacted."""
         source = self._source
         return {name: source.redacted(value) for name, value in source.info.headers.items()}
 
     @property
     def finish_reason(self) -> str | None:
-        """The newest finish reason, in the provider's words."""
+        """The newest finish reason, as the provider sent it."""
         return self._ingest.finish_reason
 
     @property
     def is_finished(self) -> bool:
-        """True once the stream is over, whatever its outcome."""
+        """True once the stream is over, with any outcome."""
         return self._ingest.state.over
 
     @property
     def errored(self) -> bool:
-        """True if it ended in a failure (errored or truncated): its cost is not booked."""
+        """True if the stream failed (errored or truncated); its cost is then not counted."""
         return self._ingest.outcome in _FAILURES
 
     @property
     def outcome(self) -> Outcome | None:
-        """The `Outcome` once the stream is over; ``None`` while it runs."""
+        """The `Outcome` once the stream is over, and ``None`` while it runs."""
         return self._ingest.outcome
 
     @property
@@ -630,7 +635,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         return self._ingest.error
 
     def ingest(self, chunk: StreamChunk) -> None:
-        """Fold one chunk into the state machine, which is the only one that decides."""
+        """Add one chunk to the answer, as if the stream had received it."""
         self._buffer.append = None
         self._ingest.ingest(chunk)
 

@@ -25,13 +25,13 @@ from .task import StreamTask
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of `TrackedStream.collect_or_cancel`. The attempt is booked in any case."""
+    """The result of `TrackedStream.collect_or_cancel`. The ledger has the attempt in any case."""
 
     status: Literal["finished", "interrupted", "failed"]
-    """``"finished"`` with the whole answer, ``"interrupted"`` by the event (or another task),
-    ``"failed"``."""
+    """``"finished"`` if the answer is complete, ``"interrupted"`` if the event or another task
+    cancelled the stream, ``"failed"`` if an error ended it."""
     response: CompletionResponse
-    """Everything that arrived; the whole answer only if ``status`` is ``"finished"``."""
+    """Everything that arrived; complete only if ``status`` is ``"finished"``."""
     error: MiniLLMError | None = None
     """The error that ended the stream, if ``status`` is ``"failed"``."""
 
@@ -43,16 +43,8 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrackedStream(StreamingCompletion):
-    """The stream that ``client.stream(…)`` returns: each of its attempts reaches the ledger.
-
-    Guarantees, on top of those of a stream:
-
-    - Each attempt is in ``client.ledger`` once, as soon as its outcome stands and before anything
-      waits, so no cancellation loses it. Attempts that failed and were retried are there, too.
-    - Finished and cancelled attempts are booked: ``on_cost`` is told of each once. Truncated,
-      errored and rejected ones are in the ledger only, marked so.
-    - Leaving the block never waits for a provider. Where one must be asked what a stream cost,
-      the client's nursery asks; `cancel` and `collect_or_cancel` wait for the answer.
+    """A stream whose attempts are recorded; `trio_minillm._toolkit.streams` documents what users
+    are promised.
     """
 
     def __init__(
@@ -87,14 +79,14 @@ class TrackedStream(StreamingCompletion):
 
     @property
     def meta(self) -> Any:
-        """The value that the caller attached to the call."""
+        """The ``meta`` of the call."""
         return self._meta
 
     @property
     def records(self) -> tuple[CostRecord, ...]:
         """The ledger's records of the attempts that have ended, in order.
 
-        The newest may still change while the provider is asked what it cost.
+        The newest record may still change while its final cost is looked up.
         """
         if self._pending is None:
             return tuple(self._records)
@@ -102,15 +94,15 @@ class TrackedStream(StreamingCompletion):
 
     @property
     def usage(self) -> Usage | None:
-        """The usage so far, replaced by the provider's settlement once that has come."""
+        """The usage so far, or the final usage once it has been looked up."""
         settled = self._settled()
         return super().usage if settled is None else settled.usage
 
     @property
     def response(self) -> CompletionResponse:
-        """The response as far as it was folded in; final once ``outcome`` is set.
+        """The response so far; complete once ``outcome`` is set.
 
-        Only the usage and the cost may still change, while the provider is asked for them.
+        Only usage and cost may still change, while the final cost is looked up.
         """
         made, settled = super().response, self._settled()
         if settled is None or settled.rejected or made.cost == settled.cost:
@@ -131,11 +123,12 @@ class TrackedStream(StreamingCompletion):
                 await pending.wait_delivered()
 
     async def complete(self, on_begin: Callable[[], None] | None = None) -> CompletionResponse:
-        """Send the request, wait for the whole answer and return it, in place of the block.
+        """Send the request, wait for the complete answer, and return it. Use this instead of the
+        block.
 
-        The same as the block with `collect` in it, for less: nobody watches the chunks, so that no
-        task of its own reads them. ``on_begin`` is called once, when the first of the answer has come,
-        not for an opening alone; it must not raise. Raises the error that ended the stream.
+        It does the same as the block with `collect` in it, but costs less, because no separate task
+        reads the chunks. ``on_begin`` is called once, when the first content has arrived; it must
+        not raise. Raises the error that ended the stream.
         """
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -143,7 +136,7 @@ class TrackedStream(StreamingCompletion):
             check_in_trio("complete")
             raise
         if self._closed or self._entered:
-            raise RuntimeError("a stream can be entered once")
+            raise RuntimeError("a stream can be entered only once")
         self._begin()
         self._entered = self._busy = True
         self._on_begin = on_begin
@@ -181,23 +174,23 @@ class TrackedStream(StreamingCompletion):
                 self._task.stop()  # the answer may go on: a bound was crossed
 
     async def cancel(self) -> CompletionResponse:
-        """End the stream now, and return what has arrived once it is booked.
+        """End the stream now, and return what has arrived once the attempt is recorded.
 
-        Does nothing to a stream that has ended. What arrived before counts, its usage too. If that
-        does not say what the stream cost and the provider can be asked, this waits for the answer:
-        at most for the clock ``settlement`` (30 s) from the first question, twice that when
-        hundreds of streams at the same address are waiting to be asked about. The connection is
-        closed before that. A checkpoint.
+        Has no effect after the end. Everything that arrived counts, including usage. If the cost is
+        not final and can be looked up, this waits for the lookup: at most for the clock
+        ``settlement`` (30 seconds by default) from the first question, or twice that if hundreds of
+        lookups wait for the same address. The connection is closed before that. This is a
+        checkpoint.
         """
         await super().cancel()
         await self._wait_booked()
         return self.response
 
     async def collect_or_cancel(self, event: trio.Event) -> Collected:
-        """Take all chunks that are still to come, or cancel as soon as ``event`` is set.
+        """Receive all remaining chunks, or cancel the stream as soon as ``event`` is set.
 
-        Raises no error of the stream: it is in the result. When this returns, the attempt is
-        booked (see `cancel` for how long that can take).
+        Does not raise the stream's error, which is in the result. When this returns, the attempt is
+        recorded (see `cancel` for how long that can take).
         """
         if not callable(getattr(event, "wait", None)) or isinstance(event, threading.Event):
             raise TypeError("event must be a trio.Event, or have an async wait()")

@@ -25,23 +25,42 @@ T = TypeVar("T")
 
 
 class StreamingCompletion(stream.StreamingCompletion):
-    __doc__ = stream.StreamingCompletion.__doc__
+    """A streamed answer. Use it as ``async with client.stream(…) as stream``.
+
+    Guarantees:
+
+    - Neither a task nor a connection outlives the block. Leaving the block is never slow, and an
+      exception in the block propagates unchanged.
+    - The stream ends with exactly one `Outcome`, which never changes.
+    - Iteration yields every chunk of the answer in order. Then it ends, or it raises the error that
+      ended the stream, once. The error is a `MiniLLMError`, and its ``partial`` holds what arrived.
+    - The properties, such as ``text`` and ``usage``, always match the chunks that you have
+      received.
+    - Receiving a chunk always checks for cancellation. Other tasks get to run whenever nothing is
+      buffered, and at least every 128 chunks.
+
+    Raises `trio.BusyResourceError` if two tasks receive chunks at the same time, ``RuntimeError``
+    before the block, and `trio.ClosedResourceError` after it.
+    """
 
     _made_values: Values | None = None
 
     # -- values while they arrive ----------------------------------------------------------------
 
     def fields(self, *, repair: bool = False) -> TextView[Field]:
-        """Return the top-level fields of the answer's JSON as they arrive: ``async for field in …``.
+        """Return the top-level fields of the answer's JSON as they arrive: ``async for field in
+        …``.
 
-        Each `Field` has what is new of it. It is read from the beginning of the answer, up to the end of
-        the stream. Thoughts, a fence or a few words around the JSON are passed over. An answer that was
-        asked for in an object, since its type is none, is the field ``answer``.
+        Each `Field` holds the new part of a field. Iteration covers the answer from its beginning
+        to the end of the stream. It skips thoughts, a Markdown fence, and a few words around the
+        JSON. If the requested type is not an object, the answer is the field ``answer``.
 
-        Raises, behind all that is good, `BrokenJSON` where the text is not JSON, or is cut (`CutJSON`), or
-        does not match the type of the ``response_format`` (`UnexpectedValue`); and the error that ended
-        the stream. With ``repair``, what the model broke is mended when the answer is over, if it can be,
-        and marked ``repaired``: ``ImportError`` without the extra ``repair``.
+        ``repair=True`` repairs invalid JSON at the end of the answer, if possible, and marks it as
+        ``repaired``. This needs the extra ``repair``, and raises ``ImportError`` without it.
+
+        Raises, after everything valid, `BrokenJSON` if the text is not JSON, `CutJSON` if it was
+        cut, `UnexpectedValue` if it does not match the type of ``response_format``, and otherwise
+        the error that ended the stream.
         """
         return self._values.answer.fields(repair=repair)
 
@@ -58,13 +77,13 @@ class StreamingCompletion(stream.StreamingCompletion):
     def values(
         self, type: Any = None, *, field: str | None = None, repair: bool = False
     ) -> TextView[Any]:
-        """Return the elements of a list in the answer, each as soon as it is whole.
+        """Return the elements of a list in the answer, each as soon as it is complete.
 
-        The list is the answer itself, or its top-level ``field``. ``type`` is that of the elements; by
-        default what the ``response_format`` says, or else plain JSON.
+        The list is the answer itself, or its top-level ``field``. ``type`` is the type of the
+        elements. The default comes from ``response_format``, or is plain JSON. ``repair`` is as for
+        `fields`.
 
-        Raises what iteration over `fields` does, and ``ValueError`` where the ``response_format`` has no
-        such list.
+        Raises what `fields` raises, and ``ValueError`` if ``response_format`` has no such list.
         """
         return self._values.answer.values(type, field, repair=repair)
 
@@ -75,34 +94,38 @@ class StreamingCompletion(stream.StreamingCompletion):
     def partial(self, type: Any = None, *, repair: bool = False) -> Partial[Any]: ...
 
     def partial(self, type: Any = None, *, repair: bool = False) -> Partial[Any]:
-        """Return the answer as far as it has come, as a partial value of a type.
+        """Return the answer so far, as a partial value of a type.
 
-        ``type`` is by default that of the ``response_format``. It does not wait, and takes no chunks: call
-        it whenever chunks were taken, after each if need be. It reads only what has come since the
-        last call, and returns the same object each time.
+        ``type`` is the type of ``response_format`` by default. ``repair`` is as for `fields`. The
+        method does not wait and receives no chunks, so you can call it after every chunk. It reads
+        only what arrived since the last call, and always returns the same object.
         """
         return self._values.answer.partial(type, repair=repair)
 
     def calls(self) -> CallsView:
-        """Return the tool calls of the answer, each as it begins: ``async for call in …``.
+        """Return the tool calls of the answer, each as soon as it starts: ``async for call in …``.
 
-        What a call's own views do not read at once stays there for later. The iteration ends with the
-        stream, and raises the error that ended it.
+        You can read the parts of a call later; nothing is lost. The iteration ends with the stream,
+        and raises the error that ended it.
         """
         return self._values.calls()
 
     # -- many listeners --------------------------------------------------------------------------
 
     def broadcast(self, *, buffer: int | None = None, policy: Policy = "block") -> Broadcast:
-        """Return a hub through which any number of tasks listen to this stream, each in full:
-        ``async with stream.broadcast() as hub``, then ``hub.subscribe()`` for each of them.
+        """Return a hub through which any number of tasks can listen to the complete stream.
 
-        ``buffer`` is the number of chunks that a listener may be behind (1,024), and ``policy`` says
-        what becomes of one that is: the others wait for it (``"block"``), it goes without the oldest
-        (``"drop_oldest"``), or it is sent away (``"detach"``). Both can be set for each listener. While
-        the hub reads, nobody else takes chunks from the stream.
+        Use it as ``async with stream.broadcast() as hub``, and call ``hub.subscribe()`` for each
+        listener. While the hub reads the stream, no other task can receive chunks from it.
 
-        Raises what taking a chunk raises outside of the stream's block.
+        - ``buffer`` is the number of chunks by which a listener may fall behind; the default is
+          1,024.
+        - ``policy`` says what happens to a listener that falls further behind. The others wait for
+          it (``"block"``), it loses the oldest chunks (``"drop_oldest"``), or it is removed
+          (``"detach"``).
+
+        Each listener can override both. Raises the same errors as receiving a chunk outside the
+        stream's block.
         """
         from .listeners.broadcast import BUFFERED_CHUNKS, Broadcast
 
@@ -132,7 +155,18 @@ class StreamingCompletion(stream.StreamingCompletion):
 
 
 class TrackedStream(tracked.TrackedStream, StreamingCompletion):
-    __doc__ = tracked.TrackedStream.__doc__
+    """The stream that `Client.stream` returns. Each of its attempts is recorded in the client's
+    ledger.
+
+    Guarantees, in addition to those of `StreamingCompletion`:
+
+    - Each attempt is in ``client.ledger`` once, as soon as its outcome is known and before anything
+      waits, so no cancellation loses it. Attempts that failed and were retried are included.
+    - Finished and cancelled attempts count towards the total, and ``on_cost`` is called once for
+      each. Truncated, errored, and rejected attempts are only listed, and marked as such.
+    - Leaving the block never waits for a provider. If the final cost needs a lookup, the client's
+      nursery does it. `cancel` and `collect_or_cancel` wait for the result.
+    """
 
     if not TYPE_CHECKING:  # streams that no client of ours has sent are booked nowhere
         from_channel = StreamingCompletion.from_channel

@@ -36,9 +36,9 @@ def wrong_type(what: str, value: object, *kinds: object) -> TypeError:
 
 
 def check_count(name: str, value: object) -> None:
-    """Raise ``ValueError`` unless the value is a whole number from 1 on."""
+    """Raise ``ValueError`` unless the value is a whole number, 1 or more."""
     if type(value) is not int or value < 1:
-        raise ValueError(f"{name} must be a whole number from 1 on")
+        raise ValueError(f"{name} must be a whole number, 1 or more")
 
 
 def check_seconds(name: str, value: object) -> None:

@@ -47,66 +47,72 @@ piece goes on with the newest part, if that is open and of its kind, or else ope
 class ToolCallDelta(msgspec.Struct, gc=False):
     """A piece of a tool call.
 
-    ``index``, ``id`` and ``name`` are as the provider sent them, ``None`` where this piece has
-    none; ``arguments`` is the next piece of the argument string.
+    ``index``, ``id``, and ``name`` are as the provider sent them, and ``None`` if this piece has
+    none.
     """
 
     index: int | None = None
+    """The number of the call within the answer."""
     id: str | None = None
+    """The id of the call, which its result refers to."""
     name: str | None = None
+    """The name of the tool."""
     arguments: str = ""
+    """The next piece of the arguments, as JSON text."""
     type: str = "function"
     """``"function"``, or ``"custom"`` for OpenAI's free-text tools."""
     extra: dict[str, Any] | None = None
     """Other fields of the call that the provider wants back."""
     partial: dict[str, Any] | None = None
-    """The piece as Gemini's wire has it, where arguments come as values with their paths; ``None``
-    again once `arguments` has the text that was made of them."""
+    """The piece as Gemini sends it, with values and their paths. ``None`` once `arguments` has the
+    text made from them."""
 
 
 class Block(msgspec.Struct, kw_only=True):
     """A change to a content block, in wire formats that have blocks (Anthropic's).
 
-    ``start`` is the block as it was opened; ``delta`` is a change other than text, reasoning or
-    arguments (a signature, a citation); ``stop`` is true where the block is closed.
     A block with the part number `IN_ORDER` that is not text or reasoning is closed at once.
     """
 
     start: dict[str, Any] | None = None
+    """The block as it was opened."""
     delta: dict[str, Any] | None = None
+    """A change other than text, reasoning, or arguments, such as a signature or a citation."""
     stop: bool = False
+    """True if the block is closed."""
 
 
 class StreamChunk(msgspec.Struct, gc=False):
     """One step of an answer: the content of a provider's event in neutral terms.
 
-    Most chunks are plain text, and have nothing but ``delta``. A chunk is a value that belongs to
-    the code that received it.
+    Most chunks are plain text and have only ``delta``. A chunk belongs to the code that received
+    it.
     """
 
     delta: str = ""
+    """The next piece of text."""
     reasoning: str = ""
-    """Further visible reasoning."""
+    """The next piece of visible reasoning."""
     refusal: str = ""
-    """Further words in which the model declines to answer."""
+    """The next piece of a refusal, in which the model declines to answer."""
     tool_calls: tuple[ToolCallDelta, ...] = ()
     """Pieces of tool calls."""
     finish_reason: str | None = None
-    """Reason why the answer ends, in the provider's words."""
+    """The reason why the answer ends, as the provider sent it."""
     usage: Usage | None = None
-    """Usage so far; a later one replaces it field by field."""
+    """The usage so far. A later one replaces it field by field."""
     id: str | None = None
     """The provider's generation id."""
     model: str | None = None
-    """The model that answers, in the provider's words."""
+    """The model that answers, as the provider names it."""
     choice: int = 0
-    """Number of the choice that it belongs to, from 0."""
+    """The number of the choice that this belongs to, from 0."""
     part: int | None = None
-    """Number of the content block that this belongs to, in wire formats that number them."""
+    """The number of the content block that this belongs to, in wire formats that number them."""
     block: Block | None = None
-    """Change to a content block, in wire formats that have them."""
+    """A change to a content block, in wire formats that have blocks."""
     reasoning_details: tuple[dict[str, Any], ...] = ()
-    """Reasoning blocks that must be sent back unchanged (OpenRouter's)."""
+    """Reasoning blocks that must be sent back unchanged (OpenRouter)."""
     annotations: tuple[dict[str, Any], ...] = ()
     """Annotations and citations, in the provider's own shape."""
     logprobs: dict[str, Any] | None = None
@@ -114,28 +120,30 @@ class StreamChunk(msgspec.Struct, gc=False):
     audio: dict[str, Any] | None = None
     """A piece of audio, in the provider's own shape."""
     images: tuple[dict[str, Any], ...] = ()
-    """Images that the model made, in the provider's shape (OpenRouter's ``image_url`` parts)."""
+    """Images that the model made, in the provider's own shape (OpenRouter's ``image_url``
+    parts)."""
     metadata: dict[str, Any] | None = None
-    """Other facts worth keeping (serving provider, native finish reason, timings …)."""
+    """Other facts worth keeping, such as the serving provider or its timings."""
     end: bool = False
-    """True for the wire format's own end event (``message_stop``) or its sentinel (``[DONE]``)."""
+    """True for the wire format's end event (``message_stop``) or its sentinel (``[DONE]``)."""
     sentinel: bool = False
     """True for an end event that says only that the stream is over (``[DONE]``), and not that the
-    answer is whole."""
+    answer is complete."""
     progress: bool = True
-    """False where the answer did not advance (an opening with a role only, an empty delta)."""
+    """False if the answer did not advance, as with an opening with only a role, or an empty
+    delta."""
     answer: bool = True
-    """False for an event that is no part of an answer: facts beside it, or an object that is not
-    understood."""
+    """False for an event that is no part of an answer, such as separate facts or an unknown
+    object."""
     unread: tuple[str, ...] = ()
-    """Names of fields beside the answer that could not be read, and are left out."""
+    """Names of fields outside the answer that could not be read and are left out."""
     elsewhere: bool = False
-    """True if its text stood where the wire format has none. It counts only if none stood where it
-    belongs."""
+    """True if the text was in a place where the wire format has none. It counts only if there was
+    no text in the right place."""
     event: int = 0
-    """Number of the event that it came from, counted from 1 in each stream."""
+    """The number of the event that this came from, counted from 1 in each stream."""
     received_at: float = 0.0
-    """Time at which its bytes were read from the socket, in seconds on Trio's clock."""
+    """The time when its bytes were read from the socket, in seconds on Trio's clock."""
     raw: bytes | None = None
     """The event's data, if the stream was opened with ``raw=True``."""
 
@@ -146,7 +154,7 @@ class StreamChunk(msgspec.Struct, gc=False):
 
     @classmethod
     def finished(cls, reason: str) -> StreamChunk:
-        """Return a chunk that has nothing but the finish reason."""
+        """Return a chunk with only a finish reason."""
         return cls(finish_reason=reason)
 
 

@@ -19,53 +19,58 @@ Rate: TypeAlias = Decimal | float | int
 
 
 class CostResolution(str, Enum):
-    """The degree to which a cost can be trusted."""
+    """The reliability of a cost."""
 
     RESOLVED = "resolved"
     """The provider's own figure, or final usage times a price that covers all of it."""
     LOWER_BOUND = "lower_bound"
-    """At least this much: the usage is provisional, or it contains a charge that the price does not
-    cover (web searches), or it leaves open which of two rates applies."""
+    """At least this much. The usage is provisional, includes a charge that the price does not cover
+    (web searches), or does not say which of two rates applies."""
     UNPRICED = "unpriced"
-    """The usage is known, but not its price."""
+    """The usage is known, but there is no price."""
     UNKNOWN = "unknown"
-    """Not even the usage is known. This never means zero."""
+    """The usage is not known. This never means zero."""
 
     def __str__(self) -> str:
         return self.value
 
 
 class _SpecialRates(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
-    """Optional rates of a price, in USD per million tokens; see `TokenPrice`.
-
-    Input that a cache had is ``cache_read``, input that goes into one ``cache_write`` and, for an hour,
-    ``cache_write_1h``; sound is ``audio_input``, ``audio_cache_read`` and ``audio_output``; pictures are
-    ``image_input``, ``image_cache_read`` and ``image_output``.
-    """
+    """Optional rates of a price, in USD per million tokens; see `TokenPrice`."""
 
     cache_read: Rate | None = None
+    """Rate of input that is read from a cache; ``input`` if ``None``."""
     cache_write: Rate | None = None
+    """Rate of input that is written to a cache for five minutes; ``input`` if ``None``."""
     cache_write_1h: Rate | None = None
+    """Rate of input that is written to a cache for an hour; ``cache_write`` if ``None``."""
     audio_input: Rate | None = None
+    """Rate of audio input; ``input`` if ``None``."""
     audio_cache_read: Rate | None = None
+    """Rate of audio input that is read from a cache; ``cache_read`` if ``None``."""
     audio_output: Rate | None = None
+    """Rate of audio output; ``output`` if ``None``."""
     image_input: Rate | None = None
+    """Rate of image input; ``input`` if ``None``."""
     image_cache_read: Rate | None = None
+    """Rate of image input that is read from a cache; ``cache_read`` if ``None``."""
     image_output: Rate | None = None
+    """Rate of image output; ``output`` if ``None``."""
 
 
 class PriceTier(_SpecialRates, frozen=True, kw_only=True):
-    """Rates, in USD per million tokens, of a request with more than ``above`` input tokens.
+    """The rates of a request with more than ``above`` input tokens, in USD per million tokens.
 
-    Cached input counts. The rates apply to *all* tokens of that request, output included, and not
-    only to those above the threshold. A rate that is missing here is that of the tier below.
+    The rates apply to *all* tokens of the request, including output, and not only to those above
+    the threshold. A missing rate is taken from the tier below.
     """
 
     above: int
+    """The number of input tokens, including cached ones, above which the rates apply."""
     input: Rate | None = None
-    """Rate of input that no cache has."""
+    """Rate of uncached input."""
     output: Rate | None = None
-    """Rate of output."""
+    """Rate of output, including reasoning."""
 
     def __post_init__(self) -> None:
         if isinstance(self.above, bool) or not isinstance(self.above, int):
@@ -76,36 +81,32 @@ class PriceTier(_SpecialRates, frozen=True, kw_only=True):
 
 
 class TokenPrice(_SpecialRates, frozen=True, kw_only=True):
-    """The price of a model's tokens, in USD per million tokens.
+    """The price of a model, in USD per million tokens.
 
-    A missing rate falls back on a wider one: ``cache_read``, ``cache_write``, ``audio_input`` and
-    ``image_input`` on ``input``; ``cache_write_1h`` (cache entries that live for an hour) on
-    ``cache_write`` (five minutes); ``audio_cache_read`` and ``image_cache_read`` on
-    ``cache_read``; ``audio_output`` and ``image_output`` on ``output``. Reasoning is output.
+    A missing rate falls back to a wider one, as its description says.
 
-    ``web_search`` is in USD per search (0.01 is one cent each) and has nothing to fall back on:
-    searches without a rate make the cost a lower bound.
-
-    ``tiers`` are the rates of longer requests, in rising order. ``as_of`` is a day on which the
-    price is known to have been valid, and ``source`` names where it is from.
-
-    ``service_tier`` is the one that the price is for, in the words of `Usage.service_tier`: the
-    standard one if it is ``None``. ``variants`` are the prices of the same model at other tiers. An
-    answer that names its tier is priced by that one's price; if there is none, its cost is not
-    resolved.
-
-    Raises ``TypeError`` if a rate is not a number, ``ValueError`` if it is negative or not finite,
-    if the tiers are not in order, or if two prices are for one service tier.
+    Raises ``TypeError`` if a rate is not a number. Raises ``ValueError`` if a rate is negative or
+    not finite, if the tiers are not in order, or if two prices have the same service tier.
     """
 
     input: Rate
+    """Rate of uncached input."""
     output: Rate
+    """Rate of output, including reasoning."""
     web_search: Rate | None = None
+    """Price in USD per search: 0.01 is one cent each. Without it, searches make the cost a lower
+    bound."""
     tiers: tuple[PriceTier, ...] = ()
+    """The rates of longer requests, in rising order."""
     as_of: date | None = None
+    """A day on which the price is known to have been valid."""
     source: str | None = None
+    """The origin of the price."""
     service_tier: str | None = None
+    """The service tier of this price, as in `Usage.service_tier`. ``None`` is the standard tier."""
     variants: tuple[TokenPrice, ...] = ()
+    """The prices of the same model at other tiers. An answer that names its tier is priced at that
+    tier. If there is no price for it, its cost is not resolved."""
 
     def __post_init__(self) -> None:
         for name in ("input", "output"):
@@ -116,7 +117,7 @@ class TokenPrice(_SpecialRates, frozen=True, kw_only=True):
             raise TypeError("tiers must be PriceTier values")
         marks = [tier.above for tier in self.tiers]
         if marks != sorted(set(marks)):
-            raise ValueError("tiers must stand in rising order of above")
+            raise ValueError("tiers must be in rising order of above")
         if self.as_of is not None and (
             not isinstance(self.as_of, date) or isinstance(self.as_of, datetime)
         ):
@@ -164,15 +165,13 @@ def _check_rates(given: PriceTier | TokenPrice, names: Iterable[str]) -> None:
 
 
 class CostInfo(msgspec.Struct, frozen=True):
-    """A cost, and the degree to which it can be trusted.
-
-    ``amount`` is in USD, and ``None`` unless the cost is resolved or a lower bound.
-    """
+    """A cost, and how reliable it is."""
 
     amount: Decimal | None = None
+    """The cost in USD. It is ``None`` unless the cost is resolved or a lower bound."""
     resolution: CostResolution = CostResolution.UNKNOWN
-    """The degree to which the amount is known."""
+    """The reliability of the amount."""
     source: str | None = None
-    """``"native"`` for the provider's own figure, ``"price"`` for usage times a price."""
+    """``"native"`` if the provider reported the cost, ``"price"`` if it is usage times a price."""
     as_of: date | None = None
-    """Date of the price, if it has one; see `TokenPrice`."""
+    """The date of the price, if it has one; see `TokenPrice`."""

@@ -18,20 +18,20 @@ from .errors import CredentialsError
 
 
 class RequestToSign(msgspec.Struct, frozen=True, kw_only=True):
-    """A request as it is about to be sent: what ``sign=`` of a model is given.
+    """A request that is about to be sent, which a model's ``sign=`` function receives.
 
     The ``repr`` shows neither headers nor body.
     """
 
     method: str
-    """The HTTP method, ``POST`` for a request for an answer."""
+    """The HTTP method; ``POST`` for a request for an answer."""
     url: str
-    """The whole address, with its query."""
+    """The complete address, with its query."""
     headers: Mapping[str, str]
-    """All headers but those that say how the body is sent; their names are in lower case, and
-    ``host`` is among them."""
+    """All headers, including ``host``, except those that say how the body is sent. Names are in
+    lower case."""
     body: bytes
-    """The bytes of the body, as they are sent."""
+    """The body as it is sent."""
 
     def __repr__(self) -> str:
         return f"<{self.method} request to sign>"
@@ -72,7 +72,7 @@ def identity_of(function: object) -> Hashable:
 
 # -- what can be sent --------------------------------------------------------------------------
 
-UNPRINTABLE = "API keys and headers must be printable ASCII without spaces around them"
+UNPRINTABLE = "API keys and headers must be printable ASCII without surrounding spaces"
 DRESSED = "api_key must be the key alone, without quotation marks or 'Bearer' before it"
 
 _DRESSED = r"(?i)bearer\s|['\"`]"
@@ -95,7 +95,7 @@ def header_fault(headers: Mapping[str, str]) -> str:
     if not all(isinstance(name, str) and re.fullmatch(_FIELD_NAME, name) for name in headers):
         return "a header's name must be an HTTP token"
     if _FRAMING & {name.lower() for name in headers}:
-        return "headers must not say where the body ends: that is HTTP's own"
+        return "headers must not say where the body ends: HTTP does that"
     return ""
 
 
@@ -118,7 +118,7 @@ def checked_key(key: object) -> str:
     elif not (fault := key_fault(key)):
         return key
     else:
-        fault = f"returned what can't be sent: {fault}"
+        fault = f"returned a value that can't be sent: {fault}"
     del key
     raise CredentialsError(f"no key: the function api_key {fault}", permanent=True)
 
@@ -129,7 +129,7 @@ def checked_headers(headers: object) -> dict[str, str]:
         fault = header_fault(headers)
         if not fault:
             return {name.lower(): value for name, value in headers.items()}
-        fault = f"returned what can't be sent: {fault}"
+        fault = f"returned a value that can't be sent: {fault}"
     else:
         fault = f"returned {type(headers).__name__}, not a mapping of headers"
     del headers

@@ -18,29 +18,31 @@ from .response import Choice, CompletionResponse
 
 
 class Echo(Quiet, msgspec.Struct, frozen=True, kw_only=True):
-    """An answer without the prompt that it began with.
+    """An answer, separated from the prompt that it started with.
 
     The entries have the shape of `Choice.logprobs`: ``token``, ``logprob`` (``None`` for the first
-    token, before which there is nothing), ``top_logprobs``, and ``text_offset``, which is counted from
-    the beginning of the prompt; a token that the server itself has put before that is at a negative one.
+    token, which has nothing before it), ``top_logprobs``, and ``text_offset``. Offsets count from
+    the start of the prompt. A token that the server added before the prompt has a negative offset.
     """
 
     text: str
-    """The text that was generated."""
+    """The generated text."""
     prompt: tuple[dict[str, Any], ...] = ()
-    """The log probabilities of the prompt's tokens; none if the answer has none."""
+    """The log probabilities of the prompt's tokens; empty if the answer has none."""
     completion: tuple[dict[str, Any], ...] = ()
-    """Those of the tokens that were generated."""
+    """The log probabilities of the generated tokens."""
 
     def _facts(self) -> str:
         return f"{len(self.prompt)} + {len(self.completion)} tokens"
 
 
 def split_echo(answer: CompletionResponse | Choice, prompt: str) -> Echo:
-    """Return an answer that was asked for with ``echo=True`` in its parts.
+    """Return the generated part of an answer to ``echo=True``, separated from its prompt.
 
-    Raises ``ValueError``, which shows neither, if the answer does not begin with the prompt, or if the
-    tokens of its log probabilities do not add up to its text.
+    ``answer`` is a response or one of its choices, and ``prompt`` the text that was sent.
+
+    Raises ``ValueError``, which shows neither text, if the answer does not start with the prompt,
+    or if the tokens of its log probabilities do not add up to its text.
     """
     check_type("prompt", prompt, str)
     content = answer.content

@@ -2,22 +2,22 @@
 
 =====================  ===========================================================
 ``SendError``          The request could not be sent, or the connection broke before
-                       any response. Check the address and the network; trying
-                       again is safe.
+                       any response. Check the address and the network. Retrying
+                       is safe.
 ``RefusedError``       The server answered with an error status. ``kind`` says
                        whether to wait, pay, fix the key or fix the request.
-``StreamError``        The answer did not come in time, or broke off. ``partial``
-                       has what arrived; sending the request again costs again.
-``InvalidAnswer``      The answer is whole, but not JSON, or not of the type that was
-                       asked for; ``text`` is the answer. Defined beside the response.
-``RetriesExhausted``   Several attempts failed; ``last_error`` is the newest error.
-``BudgetExceeded``     One of the caller's limits is reached; nothing more was sent.
+``StreamError``        The answer did not arrive in time, or broke off. ``partial``
+                       holds what arrived. A new request costs again.
+``InvalidAnswer``      The answer is complete, but not JSON, or not of the requested
+                       type. ``text`` is the answer. Defined with the response.
+``RetriesExhausted``   Several attempts failed. ``last_error`` is the last error.
+``BudgetExceeded``     A spending limit is reached. Nothing more was sent.
 =====================  ===========================================================
 
 Misuse (a wrong argument, a stream used by two tasks at once) raises ``TypeError``,
 ``ValueError`` or Trio's own error, which are not in this tree. No message, ``repr`` or
-argument of these errors contains an API key or a prompt: a server's words are cut to an
-excerpt in which the key is blanked.
+argument of these errors contains an API key or a prompt: a server's message is cut to an
+excerpt in which the key is redacted.
 """
 
 from __future__ import annotations
@@ -34,17 +34,16 @@ from .response import MiniLLMError as MiniLLMError
 from .usage import Usage
 
 ErrorKind = Literal["auth", "invalid", "quota", "rate_limit", "overloaded", "timeout", "server"]
-"""The action that a provider's error asks of the caller.
+"""The action that a provider's error asks for.
 
-``auth``: fix the key or its rights · ``invalid``: fix the request, which will never be accepted as
-it is: it is malformed, larger than a limit, or asks for what the model can't do · ``quota``: the
-account, or a limit of a day or longer, is used up: pay, raise the limit, or come back when it is
-renewed (trying again soon does not help) · ``rate_limit``, ``overloaded``: wait · ``timeout``: the
-provider gave up waiting · ``server``: the provider failed.
-"""
+``auth``: fix the key or its rights · ``invalid``: fix the request, because it is malformed,
+exceeds a limit, or asks for something that the model can't do · ``quota``: pay, raise the limit,
+or wait for its renewal, because the account or a limit of a day or longer is used up ·
+``rate_limit``, ``overloaded``: wait · ``timeout``: the provider gave up waiting · ``server``:
+the provider failed."""
 
 RETRYABLE: frozenset[ErrorKind] = frozenset({"rate_limit", "overloaded", "timeout", "server"})
-"""Kinds of errors that may pass by themselves."""
+"""Kinds of errors that may go away without a change."""
 
 SendReason = Literal[
     "refused",
@@ -56,41 +55,43 @@ SendReason = Literal[
     "address",
     "credentials",
 ]
-"""The cause of a request that could not be sent, where it is known.
+"""The reason why a request could not be sent, if it is known.
 
-``refused``: nothing listens at the address · ``no_such_host`` · ``unreachable``: no way to the host, or
-no name server, at this moment · ``certificate``: the server's is
-expired, for another name, or of an unknown authority · ``tls``: the two sides agree on no handshake ·
-``open_files``: this process, or the machine, has too many files open · ``address``: the URL is none ·
-``credentials``: the program's own function gave no key, or did not sign.
-"""
+``refused``: nothing listens at the address · ``no_such_host``: the name does not exist ·
+``unreachable``: the host or a name server can't be reached at the moment · ``certificate``: the
+server's certificate is expired, for another name, or from an unknown authority · ``tls``: the two
+sides agree on no handshake · ``open_files``: this process or the machine has too many open files ·
+``address``: the URL is invalid · ``credentials``: the program's own function returned no key, or
+did not sign."""
 
 EXCERPT_CHARS = 2_000
 """Most characters of a provider's own words that an error shows."""
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A provider's report of a failure, in one shape for error statuses and errors in a stream.
-
-    ``message`` is an excerpt of the provider's own words. ``status`` is the HTTP status; for an
-    error in a stream, the one that the provider's code stands for, or ``None``.
+    """A provider's report of a failure, in one shape for error statuses and for errors in a
+    stream.
     """
 
     message: str
+    """An excerpt of the provider's own message, at most 2,000 characters, with keys redacted."""
     kind: ErrorKind
-    """The action that the error asks for."""
+    """The action that the error asks for; see `ErrorKind`."""
     status: int | None = None
+    """The HTTP status. For an error in a stream, the status that the provider's code stands for, or
+    ``None``."""
     code: str | None = None
     """The provider's machine-readable code."""
     type: str | None = None
-    """The provider's word for the kind of error."""
+    """The provider's name for the kind of error."""
     metadata: Any = None
-    """Further facts, in the provider's own shape."""
+    """More facts, in the provider's own shape. They may quote the prompt."""
     should_retry: bool | None = None
-    """The provider's own advice (``x-should-retry``), which takes precedence over ``kind``."""
+    """The provider's advice on retrying (``x-should-retry``), which takes precedence over
+    ``kind``."""
     retry_after: float | None = None
-    """Seconds to wait, where the body itself names them: in a field (Google's ``RetryInfo``,
-    OpenRouter's ``availability``) or in its words (``try again in 7m12s``)."""
+    """Seconds to wait, if the body names them: in a field (Google's ``RetryInfo``, OpenRouter's
+    ``availability``) or in its message (``try again in 7m12s``)."""
 
     def __repr__(self) -> str:
         # `metadata` may quote the prompt (OpenRouter's `flagged_input`).
@@ -103,8 +104,8 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
     def retryable(self) -> bool:
         """True if another attempt may succeed without any change.
 
-        The provider's own advice comes first. An error in a stream that stands for no status is
-        not tried again: it may just as well be about the request.
+        The provider's own advice comes first. An error in a stream without a known status is not
+        retried, because it may be about the request.
         """
         if self.should_retry is not None:
             return self.should_retry
@@ -112,12 +113,10 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SendError(MiniLLMError):
-    """The request could not be sent, or the connection broke before any response.
-
-    ``reason`` says why in one word, where that is known.
-    """
+    """The request could not be sent, or the connection broke before any response."""
 
     reason: SendReason | None = None
+    """The cause in one word (see `SendReason`), if it is known."""
 
     def __init__(self, message: str = "", *, reason: SendReason | None = None) -> None:
         super().__init__(message)
@@ -126,21 +125,22 @@ class SendError(MiniLLMError):
 
     @property
     def permanent(self) -> bool:
-        """True if another attempt would fail in the same way: the address, or what is there, must
-        change first.
+        """True if another attempt would fail in the same way, because the address or the server
+        there must change first.
         """
         return self.reason in ("certificate", "tls", "address")
 
 
 class CredentialsError(SendError):
-    """The function that is a model's ``api_key``, or its ``sign``, has failed: nothing was sent.
+    """A function passed as ``api_key`` or ``sign`` failed, so nothing was sent.
 
-    The message names the class of what was raised, and the place. It never has its words, which may
-    quote a key. A function may raise this error itself, with words of its own: they are shown.
-    ``permanent`` says that asking again is of no use, so that no other attempt follows.
+    The message names the class of the exception and where it was raised. It never quotes the
+    exception, which may contain a key. To show a message of your own, raise this error in the
+    function. ``permanent=True`` says that another attempt is useless, so there is none.
     """
 
     reason: SendReason | None = "credentials"
+    """Always ``"credentials"``."""
 
     def __init__(self, message: str = "", *, permanent: bool = False) -> None:
         super().__init__(message)
@@ -148,13 +148,16 @@ class CredentialsError(SendError):
 
     @property
     def permanent(self) -> bool:
-        """True if another attempt would fail in the same way: what was returned can't be sent."""
+        """True if another attempt would fail in the same way, because the returned value can't be
+        sent.
+        """
         return self._permanent
 
 
 class ConnectTimeout(SendError):
-    """Connecting took longer than ``limit`` seconds (clock ``connect``), or waiting for the key or the
-    signature (``reason`` is ``"credentials"`` then).
+    """Connecting took longer than ``limit`` seconds (clock ``connect``).
+
+    If ``reason`` is ``"credentials"``, the time was spent waiting for the key or the signature.
     """
 
     clock = "connect"
@@ -171,7 +174,7 @@ class SendTimeout(SendError):
     clock = "send"
 
     def __init__(self, limit: float) -> None:
-        super().__init__(f"the request went no further for {limit:g} s (clock 'send')")
+        super().__init__(f"sending made no progress for {limit:g} s (clock 'send')")
         self.limit = limit
 
 
@@ -197,11 +200,13 @@ class _Reported:
 
 
 class RefusedError(MiniLLMError, _Reported):
-    """The server answered with a status outside 200 to 299.
+    """The server answered with an error status, which is any status outside 200 to 299.
 
-    ``info`` is the provider's report. ``retry_after`` (seconds, ``None`` if the server named none),
-    ``request_id`` and ``headers`` are the response's. ``url`` is the address that was asked,
-    without its query; the message has it where the address may be what is wrong.
+    - ``info`` is the provider's report; `kind`, `status`, and `code` are taken from it.
+    - ``retry_after`` is the wait that the server asks for, in seconds, or ``None``.
+    - ``request_id`` and ``headers`` are those of the response.
+    - ``url`` is the address that was called, without its query. The message includes it if the
+      address may be wrong.
     """
 
     def __init__(
@@ -230,7 +235,7 @@ class RefusedError(MiniLLMError, _Reported):
 
 
 class RefusedUntil(RefusedError):
-    """The server refuses everything until a time that it named, which is too late to wait for.
+    """The server refuses all requests until a time that is too far away to wait for.
 
     ``until`` is that time. The other attributes are those of the newest refusal.
     """
@@ -251,29 +256,26 @@ class RefusedUntil(RefusedError):
 
 
 class StreamError(MiniLLMError):
-    """The answer did not come in time, or broke off.
-
-    ``partial`` has what arrived.
-    """
+    """The answer did not arrive in time, or broke off. ``partial`` holds what arrived."""
 
 
 class StreamTruncated(StreamError):
-    """The body ended before the answer did; always one of the two subclasses."""
+    """The body ended before the answer did. This is always one of the two subclasses."""
 
 
 class ConnectionCut(StreamTruncated):
-    """The connection broke, or the body was shorter than announced, before the answer's end."""
+    """The connection broke before the answer's end, or the body was shorter than announced."""
 
 
 class EndedEarly(StreamTruncated):
-    """The body ended cleanly, but without any sign that the answer was complete."""
+    """The body ended cleanly, but without a sign that the answer was complete."""
 
 
 class StreamTimeout(StreamError):
-    """A clock ran out.
+    """A clock ran out while the client waited for the answer.
 
-    ``clock`` is the name of the field of `Timeouts`, ``limit`` its value in seconds. ``chunks`` and
-    ``received`` (bytes of the body) count what had arrived by then.
+    - ``clock`` is the name of the clock, a field of `Timeouts`, and ``limit`` its value in seconds.
+    - ``chunks`` and ``received`` are the numbers of chunks and of bytes that had arrived.
     """
 
     def __init__(self, clock: str, limit: float, *, chunks: int = 0, received: int = 0) -> None:
@@ -288,15 +290,18 @@ class StreamTimeout(StreamError):
 
 
 class ProviderError(StreamError, _Reported):
-    """The provider reported a failure in a stream that had begun with HTTP 200."""
+    """The provider reported a failure in a stream that started with HTTP 200.
+
+    ``info`` is the provider's report; `kind`, `status`, and `code` are taken from it.
+    """
 
     usage: Usage | None = None
-    """Usage from the same event, if any; ``partial`` has it, too."""
+    """The usage from the same event, if any. ``partial`` includes it."""
     content: tuple[StreamChunk, ...]
-    """The parts of the answer in the same event, until the decoder has handed them on."""
+    """The parts of the answer in the same event, until the decoder has passed them on."""
 
     vague: bool
-    """True if nothing but an event's words, and no field made for errors, says that it failed."""
+    """True if only the text of an event, and no field for errors, reports the failure."""
 
     def __init__(
         self, info: ErrorInfo, *, content: tuple[StreamChunk, ...] = (), vague: bool = False
@@ -309,10 +314,10 @@ class ProviderError(StreamError, _Reported):
 
 
 class ProtocolError(StreamError):
-    """The response violates its format: not JSON, a field of the wrong type, another kind of body.
+    """The response violates its format. For example, it is not JSON, or a field has the wrong type.
 
-    ``event`` is the number of the event, counted from 1, or ``None`` if the fault is not in one;
-    ``reason`` is the message without that number.
+    - ``event`` is the number of the event, counted from 1, or ``None`` if no event is at fault.
+    - ``reason`` is the message without that number.
     """
 
     def __init__(self, message: str, *, event: int | None = None) -> None:
@@ -340,9 +345,9 @@ _FIELDS = {
 
 
 class LimitExceeded(ProtocolError):
-    """The response exceeded one of this library's bounds.
+    """The response exceeded one of this library's `Bounds`.
 
-    ``bound`` names it in words (``bytes of a line``); ``limit`` is its value.
+    ``bound`` describes the bound (``bytes in one line``), and ``limit`` is its value.
     """
 
     def __init__(self, bound: str, limit: int, *, event: int | None = None) -> None:
@@ -354,7 +359,7 @@ class LimitExceeded(ProtocolError):
 
 
 class RetriesExhausted(MiniLLMError):
-    """Every allowed attempt failed; ``errors`` has the error of each, in order."""
+    """All allowed attempts failed. ``errors`` holds the error of each, in order."""
 
     def __init__(self, errors: tuple[MiniLLMError, ...]) -> None:
         super().__init__(f"{len(errors)} attempts failed; the last: {errors[-1]}")
@@ -362,20 +367,21 @@ class RetriesExhausted(MiniLLMError):
 
     @property
     def last_error(self) -> MiniLLMError:
-        """The error of the newest attempt."""
+        """The error of the last attempt."""
         return self.errors[-1]
 
     @property
     def attempts(self) -> int:
-        """Number of requests that were sent."""
+        """The number of requests that were sent."""
         return len(self.errors)
 
 
 class BudgetExceeded(MiniLLMError):
-    """A limit of `Limits` is reached: the attempt was not started, or was cancelled because of it.
+    """A spending limit is reached, so an attempt was not started or was cancelled.
 
-    ``limit`` is the name of the field, ``allowed`` its value, and ``spent`` the amount that was
-    known to be spent, both in USD or in tokens.
+    - ``limit`` is the name of the field of `Limits`.
+    - ``allowed`` is its value, and ``spent`` what is known to be spent; both are in USD or in
+      tokens.
     """
 
     def __init__(self, limit: str, allowed: Decimal | int, spent: Decimal | int) -> None:

@@ -32,7 +32,7 @@ def media_fields(source: Source, media_type: str | None) -> dict[str, Any]:
             raise ValueError("a str is a URL; give a pathlib.Path for a file")
         return {"url": source, "media_type": media_type or mimetypes.guess_type(source)[0]}
     if not isinstance(source, Path | bytes | bytearray | memoryview):
-        raise TypeError("media come from bytes, a pathlib.Path or a URL")
+        raise TypeError("media must be bytes, a pathlib.Path or a URL")
     data = source.read_bytes() if isinstance(source, Path) else bytes(source)
     if media_type is None and isinstance(source, Path):
         media_type = mimetypes.guess_type(source.name)[0]

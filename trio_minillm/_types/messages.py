@@ -49,15 +49,16 @@ class Quiet:
 
 
 class TextPart(Quiet, msgspec.Struct, frozen=True):
-    """A piece of text; ``citations`` are the provider's own citation objects, unchanged."""
+    """A piece of text."""
 
     text: str
     """The text."""
     cache: CacheHint = None
-    """A cache breakpoint behind it (Anthropic, OpenRouter)."""
+    """A cache breakpoint after the text (Anthropic, OpenRouter)."""
     citations: tuple[dict[str, Any], ...] = ()
+    """The provider's own citation objects, unchanged."""
     extra: dict[str, Any] | None = None
-    """Other fields of an answer's text that the provider wants back (OpenAI Responses: its id)."""
+    """Other fields of the text that the provider wants back, such as its id in OpenAI Responses."""
 
     def __post_init__(self) -> None:
         check_type("text", self.text, str)
@@ -69,22 +70,23 @@ class TextPart(Quiet, msgspec.Struct, frozen=True):
 
 
 class MediaPart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
-    """An image, audio or a document, as bytes or by reference.
+    """An image, audio, or a document, as bytes or by reference.
 
-    Exactly one of ``data``, ``url`` and ``file_id`` (of a file that the provider stores) is set.
-    ``media_type`` is a MIME type, always known where ``data`` is set; an image has the one that its
-    bytes show, whatever is given.
-
-    Raises ``ValueError`` for none or several of the three, or if the media type of ``data`` is
-    neither given nor recognised from its first bytes.
+    Set exactly one of ``data``, ``url``, and ``file_id``. Raises ``ValueError`` for none or several
+    of them, and if the media type of ``data`` is neither given nor recognised from its first bytes.
     """
 
     data: bytes | None = None
+    """The bytes of the medium."""
     url: str | None = None
+    """The address of the medium, or a ``data:`` URL."""
     file_id: str | None = None
+    """The id of a file that the provider stores."""
     media_type: str | None = None
+    """The MIME type, which is always known if ``data`` is set. For an image, its bytes decide,
+    whatever you pass."""
     cache: CacheHint = None
-    """A cache breakpoint behind it (Anthropic, OpenRouter)."""
+    """A cache breakpoint after the part (Anthropic, OpenRouter)."""
 
     def __post_init__(self) -> None:
         check_option("data", self.data, bytes)
@@ -119,42 +121,49 @@ class MediaPart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImagePart(MediaPart, frozen=True, kw_only=True):
-    """An image; ``detail`` (``low``, ``high``, ``auto``) is OpenAI's, and ignored elsewhere."""
+    """An image."""
 
     detail: str | None = None
+    """The resolution at which OpenAI reads the image: ``low``, ``high``, or ``auto``. Ignored
+    elsewhere."""
 
 
 class AudioPart(MediaPart, frozen=True, kw_only=True):
-    """Audio."""
+    """Audio, such as a spoken question."""
 
     @property
     def format(self) -> str:
-        """OpenAI's name of the format: ``wav`` for ``audio/wav``, ``mp3`` for ``audio/mpeg`` …"""
+        """OpenAI's name of the format, such as ``wav`` for ``audio/wav`` and ``mp3`` for
+        ``audio/mpeg``.
+        """
         subtype = (self.media_type or "audio/wav").split("/")[-1].removeprefix("x-")
         return {"mpeg": "mp3", "wave": "wav", "vnd.wave": "wav"}.get(subtype, subtype)
 
 
 class DocumentPart(MediaPart, frozen=True, kw_only=True):
-    """A document, PDF or plain text; ``context`` and ``citations`` are Anthropic's."""
+    """A document: PDF or plain text."""
 
     title: str | None = None
-    """Title, or name of the file, that the model is told."""
+    """The title or file name that the model sees."""
     context: str | None = None
+    """Facts about the document that are not to be cited (Anthropic)."""
     citations: bool = False
+    """True if the model should cite the document (Anthropic)."""
 
     def plain_text(self) -> str | None:
-        """Return the text of a document that is text; ``None`` for any other."""
+        """Return the text of a plain-text document, and ``None`` for any other."""
         if self.data is None or not (self.media_type or "").startswith("text/"):
             return None
         return self.data.decode("utf-8", "replace")
 
 
 class RefusalPart(Quiet, msgspec.Struct, frozen=True):
-    """The words in which the model declined to answer; ``extra`` is as in `TextPart`."""
+    """Text in which the model declined to answer."""
 
     text: str
-    """The words."""
+    """The text of the refusal."""
     extra: dict[str, Any] | None = None
+    """Other fields that the provider wants back, as in `TextPart`."""
 
     def __post_init__(self) -> None:
         check_type("text", self.text, str)
@@ -164,20 +173,19 @@ class RefusalPart(Quiet, msgspec.Struct, frozen=True):
 
 
 class ReasoningPart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
-    """One block of reasoning.
-
-    ``text`` is its readable part, which may be empty. ``signature`` and ``encrypted`` are opaque
-    and sent back unchanged. ``wire`` names the wire format that the block belongs to
-    (`Provider.replay_wire`); the others leave it out of the next request, since no provider
-    accepts another's blocks. ``raw`` is the block as the provider sent it, where it has more than
-    these fields.
-    """
+    """One block of reasoning."""
 
     text: str = ""
+    """The readable text, which may be empty."""
     signature: str | None = None
+    """The provider's signature, which is sent back unchanged."""
     encrypted: str | None = None
+    """The encrypted reasoning, which is sent back unchanged."""
     wire: str = ""
+    """The wire format that the block belongs to (`Provider.replay_wire`). Other formats leave the
+    block out, because no provider accepts another's."""
     raw: dict[str, Any] | None = None
+    """The block as the provider sent it, if it has more than these fields."""
 
     def __post_init__(self) -> None:
         check_type("text", self.text, str)
@@ -188,21 +196,20 @@ class ReasoningPart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolCall(Quiet, msgspec.Struct, frozen=True, kw_only=True):
-    """A tool call that the model asks for.
-
-    ``id`` is the provider's; one is made where it gave none, or the same to two calls of an answer.
-    ``arguments`` is the exact string that the provider sent, once if it sent it more than once;
-    `parsed` decodes it. ``type`` is ``"custom"`` for OpenAI's free-text tools, whose arguments are
-    not JSON.
-    """
+    """A tool call that the model asks for."""
 
     id: str
+    """The provider's id. The client makes one if the provider sent none, or the same id for two
+    calls."""
     name: str
-    """Name of the tool."""
+    """The name of the tool."""
     arguments: str = ""
+    """The arguments exactly as the provider sent them, without repeats. `parsed` decodes them."""
     type: Literal["function", "custom"] = "function"
+    """``"function"``, or ``"custom"`` for OpenAI's free-text tools, whose arguments are not
+    JSON."""
     extra: dict[str, Any] | None = None
-    """Other fields of the call that the provider wants back (Gemini's signature)."""
+    """Other fields of the call that the provider wants back, such as Gemini's signature."""
 
     def __post_init__(self) -> None:
         check_type("id", self.id, str)
@@ -215,29 +222,29 @@ class ToolCall(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     def parsed(self, type: Any = Any) -> Any:
         """Return the arguments, decoded from JSON into ``type``.
 
-        An empty string and ``null`` count as ``{}``.
-        The arguments of calls in ``response.tool_calls`` are always JSON objects, unless the call's
-        type is ``"custom"``.
+        An empty string and ``null`` count as ``{}``. The arguments of the calls in
+        ``response.tool_calls`` are always JSON objects, except for calls of the type ``"custom"``.
 
-        Raises `msgspec.DecodeError` if they are not JSON, and its subclass
-        `msgspec.ValidationError` if they don't match ``type``.
+        Raises `msgspec.DecodeError` if the arguments are not JSON, and its subclass
+        `msgspec.ValidationError` if they do not match ``type``.
         """
         text = self.arguments.strip()
         return read_json("{}" if text in ("", "null") else text, type)
 
 
 class ToolResult(Quiet, msgspec.Struct, frozen=True, kw_only=True):
-    """The result of the tool call ``call_id``."""
+    """The result of a tool call."""
 
     call_id: str
+    """The id of the call."""
     content: tuple[TextPart | ImagePart | DocumentPart, ...]
-    """Text, pictures and documents that the tool returned."""
+    """The text, images, and documents that the tool returned."""
     name: str | None = None
-    """Name of the tool, for wire formats that want it again."""
+    """The name of the tool, for wire formats that need it again."""
     is_error: bool = False
-    """True if the tool failed: the content says why."""
+    """True if the tool failed; the content then says why."""
     cache: CacheHint = None
-    """A cache breakpoint behind it (Anthropic, OpenRouter)."""
+    """A cache breakpoint after the result (Anthropic, OpenRouter)."""
 
     def __post_init__(self) -> None:
         check_type("call_id", self.call_id, str)
@@ -254,14 +261,16 @@ class ToolResult(Quiet, msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OpaquePart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
-    """A block that only its own wire format has (a server tool's call or result, a compaction).
+    """A block that exists in only one wire format, such as the call or result of a hosted tool.
 
-    It is sent back unchanged where ``wire`` is the provider's `replay_wire`, else left out.
+    It is sent back unchanged if ``wire`` is the provider's `Provider.replay_wire`, and left out
+    otherwise.
     """
 
     wire: str
+    """The name of the wire format that the block belongs to."""
     raw: dict[str, Any]
-    """The block as it came."""
+    """The block, unchanged."""
 
     def __post_init__(self) -> None:
         check_type("raw", self.raw, dict)
@@ -271,19 +280,20 @@ class OpaquePart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokensPart(Quiet, msgspec.Struct, frozen=True):
-    """A prompt as the ids of its tokens, which text completions take in place of text.
+    """A prompt as token ids, which text completions accept instead of text.
 
-    Raises ``TypeError`` for anything but whole numbers, ``ValueError`` for none or negative ones.
+    Raises ``TypeError`` for anything other than whole numbers, and ``ValueError`` for none or
+    negative ones.
     """
 
     ids: tuple[int, ...]
-    """The ids, in order."""
+    """The token ids, in order."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.ids, (tuple, list)) or any(type(one) is not int for one in self.ids):
-            raise TypeError("the ids of tokens must be a tuple of whole numbers")
+            raise TypeError("token ids must be a tuple of whole numbers")
         if not self.ids or min(self.ids) < 0:
-            raise ValueError("the ids of tokens are one or more numbers from 0 on")
+            raise ValueError("token ids must be one or more numbers, 0 or more")
         msgspec.structs.force_setattr(self, "ids", tuple(self.ids))  # or they could change
 
     def _facts(self) -> str:
@@ -319,14 +329,14 @@ def _check_parts(what: str, parts: Any, kinds: tuple[type, ...]) -> None:
 
 
 class Message(Quiet, msgspec.Struct, frozen=True, kw_only=True):
-    """One turn: a role and its parts, in order."""
+    """One turn of a conversation: a role and its parts, in order."""
 
     role: Role
-    """``"system"``, ``"developer"``, ``"user"``, ``"assistant"`` or ``"tool"``."""
+    """``"system"``, ``"developer"``, ``"user"``, ``"assistant"``, or ``"tool"``."""
     parts: tuple[Part, ...]
-    """Text, pictures, calls …, in order."""
+    """Text, images, calls, and other parts, in order."""
     name: str | None = None
-    """Name of the speaker, among several of one role."""
+    """The name of the speaker, if several share a role."""
 
     def __post_init__(self) -> None:
         if self.role not in _ROLES:
@@ -365,22 +375,32 @@ def _parts(content: Sequence[Content], cache: CacheHint) -> tuple[Part, ...]:
 
 
 def system(*content: Content, cache: CacheHint = None) -> Message:
-    """Return a message with the instructions for the whole conversation."""
+    """Return a message with instructions for the whole conversation."""
     return Message(role="system", parts=_parts(content, cache))
 
 
 def developer(*content: Content, cache: CacheHint = None) -> Message:
-    """Return instructions in OpenAI's newer role; elsewhere the same as `system`."""
+    """Return a message with instructions in OpenAI's newer role. Elsewhere, it means the same as
+    `system`.
+    """
     return Message(role="developer", parts=_parts(content, cache))
 
 
 def user(*content: Content, name: str | None = None, cache: CacheHint = None) -> Message:
-    """Return a turn of the user: text, images, audio, documents."""
+    """Return a message of the user: text, images, audio, and documents.
+
+    ``name`` is the name of the speaker, and ``cache`` a cache breakpoint after the message.
+    """
     return Message(role="user", parts=_parts(content, cache), name=name)
 
 
 def assistant(*content: Content, name: str | None = None, cache: CacheHint = None) -> Message:
-    """Return a turn of the model; as the last message a prefill, where the provider allows one."""
+    """Return a message of the model. As the last message, it is a prefill, where the provider
+    supports that.
+
+    ``content`` is text or parts, in order. ``name`` is the name of the speaker, and ``cache`` a
+    cache breakpoint after the message.
+    """
     return Message(role="assistant", parts=_parts(content, cache), name=name)
 
 
@@ -390,7 +410,13 @@ def tool_result(
     is_error: bool = False,
     cache: CacheHint = None,
 ) -> Message:
-    """Return a message with the result of a tool call (the call itself, or its id)."""
+    """Return a message with the result of a tool call.
+
+    - ``call`` is the call, or its id.
+    - ``content`` is the result: text, images, and documents.
+    - ``is_error`` is true if the tool failed.
+    - ``cache`` is a cache breakpoint after the result.
+    """
     if not isinstance(call, str | ToolCall):
         raise TypeError("tool_result needs the call, or its id")
     parts = tuple(TextPart(c) if isinstance(c, str) else c for c in content)
@@ -400,7 +426,7 @@ def tool_result(
 
 
 def text(text: str, *, cache: CacheHint = None) -> TextPart:
-    """Return text as a part of its own, which can carry a cache breakpoint."""
+    """Return a text part, which can have a cache breakpoint after it."""
     return TextPart(text, cache)
 
 
@@ -411,17 +437,21 @@ def image(
     detail: str | None = None,
     cache: CacheHint = None,
 ) -> ImagePart:
-    """Return an image from bytes, a `Path` (read at once) or a URL.
+    """Return an image from bytes, a `Path`, or a URL. A file is read at once.
 
-    The media type is the given one, else told from the file name or the first bytes. Raises
-    ``ValueError`` if it can't be, or for a ``str`` that is not a URL.
+    - ``media_type`` is taken from the file name or the first bytes if you leave it out.
+    - ``detail`` is the resolution at which OpenAI reads the image: ``low``, ``high``, or ``auto``.
+    - ``cache`` is a cache breakpoint after the image.
+
+    Raises ``ValueError`` if the media type can't be recognised, and for a string that is not a URL.
     """
     return ImagePart(**media_fields(source, media_type), detail=detail, cache=cache)
 
 
 def audio(source: Source, *, media_type: str | None = None, cache: CacheHint = None) -> AudioPart:
-    """Return audio from bytes or a `Path`, as `image` does; no provider takes a URL other than
-    ``data:``.
+    """Return audio from bytes, a `Path`, or a ``data:`` URL.
+
+    The arguments are those of `image`. No provider accepts any other URL for audio.
     """
     return AudioPart(**media_fields(source, media_type), cache=cache)
 
@@ -435,9 +465,11 @@ def document(
     citations: bool = False,
     cache: CacheHint = None,
 ) -> DocumentPart:
-    """Return a document (PDF, plain text) from bytes, a `Path` or a URL, as `image` does.
+    """Return a document (PDF or plain text) from bytes, a `Path`, or a URL.
 
-    The title is by default the name of the file. ``context`` and ``citations`` are Anthropic's.
+    - ``source``, ``media_type``, and ``cache`` are as for `image`.
+    - ``title`` is the name of the file by default.
+    - ``context`` and ``citations`` are for Anthropic; see `DocumentPart`.
     """
     if title is None and isinstance(source, Path):
         title = source.name

@@ -70,9 +70,10 @@ _NO_MESSAGES = (bytes, bytearray, memoryview)
 
 
 def message_of(raw: Mapping[str, Any]) -> Message:
-    """Convert a message in OpenAI's JSON format to a `Message`.
+    """Return the `Message` for a message in OpenAI's JSON format.
 
-    Raises ``ValueError`` for what a `Message` can't hold; the error does not show the content.
+    Raises ``ValueError`` for anything that a `Message` can't hold. The error does not show the
+    content.
     """
     try:
         return _message(raw)

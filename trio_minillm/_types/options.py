@@ -22,39 +22,39 @@ if TYPE_CHECKING:
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """The clocks of a stream, in seconds; ``None`` turns one off.
+    """The clocks of a stream, in seconds. ``None`` turns a clock off.
 
-    A slow consumer never trips one: all of them stand still while the buffer to it is full.
+    A slow consumer never triggers a clock, because all of them stop while the buffer is full.
 
-    Raises ``ValueError`` for anything but a number of seconds, 0 or more.
+    Raises ``ValueError`` for anything other than a number of seconds, 0 or more.
     """
 
     connect: float | None = 10.0
-    """Limit for name look-up, TCP and TLS, until the connection stands. 10 s: three SYN retries
-    fit."""
+    """The limit for name lookup, TCP, and TLS, until the connection is open. 10 seconds leave time
+    for three SYN retries."""
     send: float | None = 30.0
-    """Limit of time without progress while the request is sent, however long that takes in all.
-    30 s: lost packets have been sent again some seven times by then."""
+    """The limit for sending without progress, however long sending takes in total. Within 30
+    seconds, lost packets have been sent again about seven times."""
     first_chunk: float | None = 300.0
-    """Limit from the sent request to the first content. Reasoning models think for minutes, and some
-    servers hold back even the headers until then."""
+    """The limit from the sent request to the first content. Reasoning models think for minutes, and
+    some servers send not even headers before that."""
     idle: float | None = 120.0
-    """Limit of silence between content; keep-alive comments and pings count as silence."""
+    """The limit for silence between content. Keep-alive comments and pings count as silence."""
     byte_idle: float | None = 120.0
-    """Limit of time without any bytes, comments included."""
+    """The limit for time without any bytes. Comments count as bytes."""
     total: float | msgspec.UnsetType | None = msgspec.UNSET
-    """Limit from start to end, retries and their waits included. Unless set: none for a stream,
-    since someone is watching it; 600 s for `Client.complete`, since no one is."""
+    """The limit from start to end, including retries and their waits. The default is none for a
+    stream, because someone watches it, and 600 seconds for `Client.complete`."""
     usage_grace: float | None = 1.0
-    """Time to wait for usage once the finish reason and all content have come. Servers send it
-    within milliseconds or not at all. When it runs out, that is not an error."""
+    """The time to wait for usage after the finish reason and all content. Servers send it within
+    milliseconds or not at all. It is not an error if this clock runs out."""
     settlement: float | None = 30.0
-    """Time during which a provider is asked for the cost of a stream that ended without a final
-    figure; ``None``: it is not asked. 30 s: OpenRouter's answer takes up to 20."""
+    """The time during which the client asks a provider for the final cost of a stream. ``None``
+    means that it does not ask. OpenRouter takes up to 20 seconds."""
 
     def __post_init__(self) -> None:
         if self.settlement == math.inf:
-            raise ValueError("settlement must have an end, since a client's block waits for it")
+            raise ValueError("settlement must be finite, because a client's block waits for it")
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if value is not None and value is not msgspec.UNSET:
@@ -68,34 +68,36 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
-    """The most that is held of one response: exceeding any of these is a `LimitExceeded`.
+    """The most that the client holds of one response. Exceeding a bound raises `LimitExceeded`.
 
-    They keep a server from filling the memory. A larger one costs that memory and nothing else:
-    whatever their values, no step takes other tasks their turn for longer.
+    Bounds keep a server from filling the memory. A larger bound costs memory and nothing else: it
+    does not make any step block other tasks for longer.
 
-    Raises ``ValueError`` for anything but whole numbers from 1 on.
+    Raises ``ValueError`` for values other than whole numbers from 1.
     """
 
     event: int = 64 * 1024 * 1024
-    """Bytes of one event, of one line, or of a body in place of a stream: 64 MiB. Pictures, audio
-    and files come as one line of JSON; those of 6 to 40 MB are real."""
+    """Bytes of one event, of one line, or of a body instead of a stream: 64 MiB. Pictures, audio,
+    and files arrive as one line of JSON, and real ones have 6 to 40 MB."""
     response: int = 256 * 1024 * 1024
-    """Bytes of a response, decompressed: 256 MiB, about fifty times the longest answer of text that
-    any model gives today with log probabilities."""
+    """Bytes of a response, decompressed: 256 MiB. That is about fifty times the longest text answer
+    of today's models with log probabilities."""
     arguments: int = 8 * 1024 * 1024
-    """Characters of arguments in all the tool calls of a response: 8 Mi, some 15 times what a model
-    can say in one answer."""
+    """Characters of arguments in all tool calls of a response: 8 Mi, about 15 times what a model
+    can write in one answer."""
     tool_input: int = 256 * 1024
     """Characters in the input of one of the provider's own tools, which is kept decoded: 256 Ki."""
     choices: int = 128
-    """Choices in one response. OpenAI allows 128."""
+    """Choices in one response: 128, as OpenAI allows."""
     tool_calls: int = 128
-    """Tool calls in one choice. OpenAI allows 128 tools; more calls mean a model in a loop."""
+    """Tool calls in one choice: 128. OpenAI allows 128 tools, and more calls mean a model in a
+    loop."""
     parts: int = 4096
-    """Content blocks, and images, in one choice."""
+    """Content blocks, and images, in one choice: 4,096."""
     items: int = 2**18
-    """Annotations, reasoning blocks or log probabilities in one choice. As Python objects they take
-    twenty times their size on the wire. 262,144 is more tokens than any model gives in one answer."""
+    """Annotations, reasoning blocks, or log probabilities in one choice: 262,144, which is more
+    tokens than any model writes in one answer. Python objects take twenty times the size that these
+    have on the wire."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -107,35 +109,36 @@ BOUNDS = Bounds()
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
-    """Rules for trying again, which happens only before the first content, never after it: an answer
-    that was cut is not asked for twice. Only one that its server makes in the background goes on after
-    a cut (``resumes``).
+    """Rules for retrying. The client retries only before the first content, never after it.
 
-    Tried again are requests that could not be sent or whose connection died before an answer
-    began, HTTP 408, 409, 425, 429 and 5xx except 501, and the same errors reported as the first event
-    of a stream. Not tried again are an exhausted quota, a wrong key, a wrong request, a certificate that
-    is not accepted, a handshake that fails, and a stream that broke off.
+    An answer that was cut is not requested twice. Only an answer that the server makes in the
+    background is resumed after a cut (``resumes``).
+
+    Retried are requests that could not be sent, requests whose connection broke before an answer
+    started, HTTP 408, 409, 425, 429, and 5xx except 501, and the same errors as the first event of
+    a stream. Not retried are a used-up quota, a wrong key, an invalid request, an untrusted
+    certificate, a failed handshake, and a stream that broke off.
 
     Raises ``ValueError`` for numbers that make no sense.
     """
 
     attempts: int = 3
-    """Number of requests in all; 1 turns retries off."""
+    """The largest number of requests. 1 turns retries off."""
     base_delay: float = 0.5
-    """Upper bound of the first wait, in seconds; it doubles with every attempt."""
+    """The longest first wait, in seconds. It doubles with every attempt."""
     max_delay: float = 8.0
-    """Upper bound of any wait that the server did not ask for, in seconds."""
+    """The longest wait that the server did not ask for, in seconds."""
     max_retry_after: float = 60.0
-    """Longest wait, in seconds, that a server may ask for; beyond it, the error is raised at once.
-    Limits per minute refill within 60 s."""
+    """The longest wait that a server may ask for, in seconds. If it asks for more, the error is
+    raised at once. Limits per minute refill within 60 seconds."""
     resumes: int = 5
-    """Number of times in a row that an answer in the background is taken up again without anything new
-    of it; 0 turns that off. It costs nothing, since nothing is generated twice."""
+    """The number of times in a row that an answer in the background is resumed without progress. 0
+    turns resuming off. Resuming costs nothing, because nothing is generated twice."""
 
     def __post_init__(self) -> None:
         check_count("attempts", self.attempts)
         if type(self.resumes) is not int or self.resumes < 0:
-            raise ValueError("resumes must be a whole number from 0 on")
+            raise ValueError("resumes must be a whole number, 0 or more")
         for name in ("base_delay", "max_delay", "max_retry_after"):
             check_seconds(name, getattr(self, name))
 
@@ -144,11 +147,15 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     ) -> float | None:
         """Return the seconds to wait before the next attempt, or ``None`` to give up now.
 
-        ``attempt`` is the number of attempts so far; ``remaining`` is what the clock ``total``
-        leaves, in seconds; ``random`` is uniform in [0, 1). The wait is drawn from the whole range
-        (full jitter), so that many clients that failed together don't return together. A wait that
-        would outlast ``remaining`` is not begun. A server that asks for 0 seconds is believed once:
-        attempts without any wait between them are soon used up.
+        - ``error`` is what the last attempt raised.
+        - ``attempt`` is the number of attempts so far.
+        - ``remaining`` is the rest of the clock ``total``, in seconds. A longer wait is not
+          started.
+        - ``random`` is uniform in [0, 1). The wait is drawn from the whole range (full jitter), so
+          that clients which failed together do not return together.
+
+        A server that asks for 0 seconds is obeyed once, because attempts without a wait are soon
+        used up.
         """
         if attempt >= self.attempts or not retryable(error):
             return None
@@ -157,7 +164,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     def pause(
         self, error: MiniLLMError, *, attempt: int, remaining: float, random: float
     ) -> float | None:
-        """Return the wait that `delay` returns, without asking whether there may be another attempt."""
+        """Return the same wait as `delay`, without checking whether another attempt is allowed."""
         asked = None
         if isinstance(error, RefusedError):
             asked = error.retry_after
@@ -171,22 +178,22 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Spending limits; once one is reached, no attempt starts, and `BudgetExceeded` is raised.
+    """Spending limits. Once one is reached, no attempt starts, and `BudgetExceeded` is raised.
 
-    Known spending counts: the costs and tokens of attempts that have ended, failed ones included,
-    as far as they are known. Attempts that are still running can carry the sum past the limit;
-    ``running`` decides what happens to them.
+    Known spending counts: the costs and tokens of attempts that have ended, including failed ones,
+    as far as they are known. Running attempts can exceed the limit; ``running`` decides what
+    happens to them.
 
     Raises ``ValueError`` for a limit that is not a number of USD or tokens, 0 or more.
     """
 
     max_cost: Decimal | float | int | None = None
-    """Limit in USD."""
+    """The limit in USD."""
     max_tokens: int | None = None
-    """Limit in tokens, input and output together."""
+    """The limit in tokens, input and output together."""
     running: Literal["finish", "cancel"] = "finish"
-    """Let the attempts that are running when the limit is reached finish, or cancel them (their
-    consumers get `BudgetExceeded`, with what had arrived)."""
+    """The fate of attempts that are running when the limit is reached: they finish, or they are
+    cancelled. Consumers of a cancelled attempt get `BudgetExceeded` with what had arrived."""
 
     def __post_init__(self) -> None:
         cost, tokens = self.max_cost, self.max_tokens

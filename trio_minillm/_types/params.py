@@ -22,21 +22,23 @@ from .tools import Tool
 
 
 class JSONSchema(msgspec.Struct, frozen=True, kw_only=True):
-    """A response format: JSON that matches ``schema``.
+    """A response format: JSON that matches a schema.
 
-    ``strict`` asks the provider to enforce the schema, which is then closed: every property is
-    required, and no others are allowed. A schema that its strict mode can't take (maps, values of any
-    type) is asked for without, or is a ``ValueError`` where there is no other mode. A root that is no
-    object is put into one. ``type`` is what `CompletionResponse.parsed` decodes into.
+    If the root of the schema is not an object, it is wrapped in one.
     """
 
     schema: JSONObject
+    """The JSON schema."""
     name: str = "response"
-    """Name of the schema, which the model may see."""
+    """The name of the schema, which the model may see."""
     description: str | None = None
-    """Purpose of the answer, for the model."""
+    """The purpose of the answer, for the model."""
     strict: bool = True
+    """True if the provider enforces the schema. All properties are then required, and no others are
+    allowed. A schema that the strict mode does not support (maps, values of any type) is sent
+    without it, or raises ``ValueError`` if the provider has no other mode."""
     type: Any = None
+    """The type that `CompletionResponse.parsed` decodes into."""
 
     def __post_init__(self) -> None:
         check_type("schema", self.schema, Mapping)
@@ -48,21 +50,23 @@ class JSONSchema(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
-    """The amount of reasoning before the answer: ``effort`` or ``budget``, not both.
+    """The amount of reasoning before the answer. Set ``effort`` or ``budget``, not both.
 
-    ``effort`` is one of the provider's words (``minimal`` … ``high``); ``budget`` is in tokens;
-    ``enabled=False`` turns reasoning off. ``summary`` and ``exclude`` control how much of it is
-    shown.
-
-    Raises ``TypeError`` for a value of another type, ``ValueError`` for an empty effort, a negative
-    budget, and if both are given.
+    Raises ``TypeError`` for a value of the wrong type. Raises ``ValueError`` for an empty effort,
+    for a negative budget, and if both are given.
     """
 
     effort: str | None = None
+    """One of the provider's words, such as ``minimal``, ``low``, ``medium``, or ``high``."""
     budget: int | None = None
+    """The largest number of tokens for reasoning; -1 lets the server choose, where it supports
+    that."""
     enabled: bool | None = None
+    """``False`` turns reasoning off, ``True`` turns it on with the provider's defaults."""
     summary: str | None = None
+    """The detail of the visible summary, such as ``auto`` or ``detailed``."""
     exclude: bool | None = None
+    """True if the answer should not show the reasoning."""
 
     def __post_init__(self) -> None:
         for name, kind in (("effort", str), ("budget", int), ("summary", str)):
@@ -73,15 +77,15 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("reasoning effort must not be empty")
         if self.budget is not None and (isinstance(self.budget, bool) or self.budget < -1):
             raise ValueError(
-                "reasoning budget must be a number of tokens, 0 or more, or -1 where a server takes"
-                " that for one of its own choice"
+                "reasoning budget must be a number of tokens, 0 or more, or -1 where that"
+                " lets the server choose"
             )
         if self.effort is not None and self.budget is not None:
             raise ValueError("give reasoning effort or budget, not both")
 
     @property
     def is_off(self) -> bool:
-        """True if it asks for no reasoning at all: ``enabled=False``, or an effort of ``"none"``."""
+        """True if this turns reasoning off: ``enabled=False``, or the effort ``"none"``."""
         return self.enabled is False or self.effort == "none"
 
 
@@ -118,7 +122,9 @@ def format_of(given: Any) -> JSONSchema | Literal["json", "text"] | JSONObject:
 
 
 class PlainParams(TypedDict, total=False):
-    """The parameters of `Params` of which no type depends: all but ``response_format``."""
+    """The parameters of `Params` that do not change the type of the result: all but
+    ``response_format``.
+    """
 
     # In every wire format, or most of them
     max_tokens: int | None
@@ -137,7 +143,8 @@ class PlainParams(TypedDict, total=False):
     """The functions that the model may call: `Tool`, Python functions, types, or the provider's own
     mappings."""
     tool_choice: str | Tool | type | Callable[..., Any] | Mapping[str, Any] | None
-    """``auto``, ``none``, ``required``, one of ``tools`` or its name, or the provider's own mapping."""
+    """``"auto"``, ``"none"``, ``"required"``, one of ``tools`` or its name, or the provider's own
+    mapping."""
     parallel_tool_calls: bool | None
     """True if the model may call several tools in one answer."""
     reasoning: Reasoning | str | int | bool | None
@@ -190,23 +197,26 @@ class PlainParams(TypedDict, total=False):
     include_obfuscation: bool | None
     """True if the provider is to pad events against traffic analysis."""
     stream_options: Mapping[str, Any] | None
-    """Further fields of the request's ``stream_options`` (vLLM's ``continuous_usage_stats``)."""
+    """More fields of the request's ``stream_options``, such as vLLM's
+    ``continuous_usage_stats``."""
 
     # Text completions
     suffix: str | None
-    """Text that follows what is to be generated, where the model fills in the middle."""
+    """The text after the gap, for models that fill in the middle."""
     echo: bool | None
-    """True if the answer begins with the prompt, with ``logprobs`` also that of its tokens."""
+    """True if the answer should start with the prompt, and its log probabilities with the
+    prompt's."""
     best_of: int | None
     """The number of answers from which the server picks the best."""
     prompt_logprobs: int | None
-    """Number of alternatives for each token of the prompt (vLLM's)."""
+    """The number of alternatives with log probabilities for each token of the prompt (vLLM)."""
 
     # OpenAI Responses
     background: bool | None
     """True if the answer continues without its connection, and is resumed after a cut."""
     include: str | Sequence[str] | None
-    """Further parts of the answer: ``reasoning.encrypted_content``, ``file_search_call.results`` …"""
+    """More parts of the answer, such as ``reasoning.encrypted_content`` or
+    ``file_search_call.results``."""
     previous_response_id: str | None
     """The id of the stored response that this request continues."""
     conversation: str | Mapping[str, Any] | None
@@ -227,7 +237,8 @@ class PlainParams(TypedDict, total=False):
     models: Sequence[str] | None
     """Models that OpenRouter asks in turn if the first can't answer."""
     provider: Mapping[str, Any] | None
-    """OpenRouter's routing options: ``order``, ``only``, ``ignore``, ``sort``, ``max_price`` …"""
+    """OpenRouter's routing options: ``order``, ``only``, ``ignore``, ``sort``, ``max_price``, and
+    others."""
     plugins: Sequence[Mapping[str, Any]] | None
     """OpenRouter's plugins, with their settings."""
     session_id: str | None
@@ -253,10 +264,11 @@ class PlainParams(TypedDict, total=False):
 
 
 class Params(PlainParams, total=False):
-    """The typed parameters of a call; ``None`` is the same as leaving a parameter out."""
+    """The parameters of a call. ``None`` means the same as leaving a parameter out."""
 
     response_format: Any
-    """``"json"``, a `JSONSchema`, a type, or the provider's own mapping."""
+    """The format of the answer: ``"json"``, a `JSONSchema`, a type, or the provider's own
+    mapping."""
 
 
 PARAM_NAMES: frozenset[str] = frozenset(Params.__annotations__)
@@ -333,16 +345,16 @@ def check_params(given: Mapping[str, Any], options: Iterable[str] = ()) -> int:
         if name in _LEAST and value < _LEAST[name][0]:
             raise ValueError(f"{name} must be {_LEAST[name][1]}")
     if "" in stops_in(given):
-        raise ValueError("stop must not hold an empty text: nothing would be generated")
+        raise ValueError("stop must not contain an empty text: nothing would be generated")
     choices: int = given.get("n", 1)
     return choices
 
 
 _LEAST = {
-    "best_of": (1, "a whole number from 1 on"),
-    "max_tokens": (-1, "0 or more, or -1 where a server takes that for no bound"),
+    "best_of": (1, "a whole number, 1 or more"),
+    "max_tokens": (-1, "0 or more, or -1 where that means no bound"),
     "max_tool_calls": (0, "0 or more"),
-    "n": (1, "a whole number from 1 on"),
+    "n": (1, "a whole number, 1 or more"),
     "repetition_penalty": (0, "0 or more"),
 }
 """The least value of some parameters, and what is wanted of them. Only what all servers refuse is here:

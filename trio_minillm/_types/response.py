@@ -21,17 +21,17 @@ from .value_type import Asked, Value
 
 
 class Outcome(str, Enum):
-    """The way a stream ended: exactly one of four, which never changes once it is set."""
+    """The way a stream ended: exactly one of four ways, which never changes."""
 
     FINISHED = "finished"
-    """The answer is complete: the provider gave a finish reason or its end marker."""
+    """The answer is complete: the provider sent a finish reason or its end marker."""
     TRUNCATED = "truncated"
     """The body ended, or the connection broke, before that."""
     ERRORED = "errored"
-    """A clock ran out, the provider reported an error, the data were malformed, or no answer
-    began."""
+    """A clock ran out, the provider reported an error, the data was malformed, or no answer
+    started."""
     CANCELLED = "cancelled"
-    """The caller left, cancelled or rejected the stream."""
+    """The caller left, cancelled, or rejected the stream."""
 
     def __str__(self) -> str:
         return self.value
@@ -43,117 +43,117 @@ by a method written in Python."""
 
 
 class Timings(msgspec.Struct, kw_only=True):
-    """Times of a stream's milestones, in seconds since the newest attempt began.
+    """The times of a stream's milestones, in seconds since the last attempt started.
 
-    ``None`` means that it was not reached. ``first_chunk`` and ``last_chunk`` are the first and the
-    last *content*; an opening with a role only, or usage after the content, does not count. All are
-    the times at which the bytes were read from the socket.
+    ``None`` means that the milestone was not reached. All times are those at which the bytes were
+    read from the socket.
     """
 
     sent: float | None = None
-    """Time at which the request was out, once it was answered: with a connection that was open already,
-    that is when the attempt began."""
+    """Time when the request was sent, known once it is answered. On a connection that was already
+    open, this is when the attempt started."""
     headers: float | None = None
-    """Time at which the response's headers were there."""
+    """Time when the response's headers had arrived."""
     first_chunk: float | None = None
+    """Time when the first *content* arrived. An opening with only a role does not count."""
     last_chunk: float | None = None
+    """Time when the last *content* arrived. Usage after the content does not count."""
     total: float | None = None
-    """Time at which the stream was over."""
+    """Time when the stream was over."""
     chunks: int = 0
-    """Number of chunks with content (not tokens: servers put several into a chunk)."""
+    """The number of chunks with content. A chunk may have several tokens."""
     bytes: int = 0
-    """Bytes of the body, decompressed."""
+    """The bytes of the body, decompressed."""
     attempts: int = 1
-    """Number of requests for an answer that were sent."""
+    """The number of requests for an answer that were sent."""
     resumes: int = 0
-    """Number of times that the answer, made in the background, was taken up again after a cut."""
+    """The number of times that an answer in the background was resumed after a cut."""
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the answers to a request (several come only if ``n=`` asks for them).
+    """One of the answers to a request. There are several only if you asked for them with ``n=``.
 
-    If the stream was truncated, failed or was cancelled, it holds what had arrived by then.
+    If the stream was truncated, failed, or was cancelled, this holds what had arrived.
     """
 
     index: int = 0
-    """Number of the choice, from 0."""
+    """The number of the choice, from 0."""
     parts: tuple[Part, ...] = ()
-    """Text, reasoning, refusal, tool calls and opaque blocks, in the order in which they began."""
+    """Text, reasoning, refusals, tool calls, and opaque blocks, in the order in which they
+    started."""
     content: str = ""
     """The text, without reasoning and refusal."""
     reasoning: str = ""
     """The visible reasoning."""
     refusal: str | None = None
-    """The words in which the model declined to answer, if it did."""
+    """The text in which the model declined to answer, if it did."""
     tool_calls: tuple[ToolCall, ...] = ()
-    """Calls that can be run: they have a name, their arguments are JSON, and the answer is
-    complete, neither cut nor filtered."""
+    """The calls that you can run: they have a name and JSON arguments, and the answer is complete,
+    neither cut nor filtered."""
     invalid_tool_calls: tuple[ToolCall, ...] = ()
-    """Calls that must not be run: cut off, without a name, not JSON, or perhaps not the model's."""
+    """The calls that you must not run: cut, without a name, not JSON, or perhaps not the
+    model's."""
     finish_reason: str | None = None
-    """The reason why the answer ended, in the provider's words."""
+    """The reason why the answer ended, as the provider sent it."""
     finish_reasons: tuple[str, ...] = ()
-    """All finish reasons that were given, without repeats; more than one is a conflict."""
+    """All finish reasons, without repeats. More than one is a conflict."""
     logprobs: dict[str, Any] | None = None
-    """Log probabilities, in the provider's own shape, lists joined."""
+    """Log probabilities, in the provider's own shape, with the lists joined."""
     annotations: tuple[dict[str, Any], ...] = ()
     """Annotations and citations, in the provider's own shape."""
     audio: dict[str, Any] | None = None
-    """Audio, in the provider's own shape, its pieces joined."""
+    """Audio, in the provider's own shape, with its pieces joined."""
     images: tuple[dict[str, Any], ...] = ()
     """Images that the model made, in the provider's own shape."""
 
     @property
     def text(self) -> str:
-        """The text, without reasoning and refusal: the field ``content``, by the name that it has on a
-        response and on a message.
-        """
+        """The text, without reasoning and refusal; the same as ``content``."""
         return self.content
 
     def to_message(self) -> Message:
-        """Return the assistant turn to send back, with its blocks unchanged and in order.
+        """Return the assistant's turn to send back, with its blocks unchanged and in order.
 
-        Invalid calls are left out: no server accepts a call without a result.
+        Invalid calls are left out, because no server accepts a call without a result.
         """
         invalid = {id(call) for call in self.invalid_tool_calls}
         return Message(role="assistant", parts=tuple(p for p in self.parts if id(p) not in invalid))
 
 
 class CompletionResponse(msgspec.Struct, Generic[Value], frozen=True, kw_only=True, dict=True):
-    """Everything that is known of the answer to one request.
+    """Everything that is known about the answer to one request.
 
-    The fields of choice 0 can be read directly. ``outcome`` is ``None`` only while the stream is
-    still running. ``CompletionResponse[City]`` is one whose `value` is a ``City``; without the brackets
-    it is one of any type.
+    The fields of choice 0 are also properties of the response. ``CompletionResponse[City]`` is a
+    response whose `value` is a ``City``; without the brackets, the type is not known.
     """
 
     id: str = ""
     """The provider's generation id."""
     model: str = ""
-    """The model that answered, in the provider's words, or else the one that was asked."""
+    """The model that answered, as the provider names it, or else the requested model."""
     choices: tuple[Choice, ...] = (Choice(),)
-    """The answers, by number: one, unless ``n=`` asked for more."""
+    """The answers by number: one, unless you asked for more with ``n=``."""
     usage: Usage | None = None
-    """Token counts; ``None`` if the provider gave none."""
+    """Token counts; ``None`` if the provider sent none."""
     outcome: Outcome | None = None
+    """The way the stream ended; ``None`` only while it is running."""
     rejected: bool = False
-    """True if the caller rejected the answer; it is then not booked."""
+    """True if the caller rejected the answer, so that its cost is not counted."""
     cost: CostInfo = CostInfo()
-    """The cost in USD, and how far it is known."""
+    """The cost in USD, and how reliable it is."""
     timings: Timings = msgspec.field(default_factory=Timings)
-    """Times of the stream's milestones, in seconds."""
+    """The times of the stream's milestones, in seconds."""
     request_id: str | None = None
-    """The request's id at the provider, from the response's headers: what its support asks for."""
+    """The provider's id of the request, from the headers. Its support asks for it."""
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
-    """Other facts that the provider told (its fingerprint, the upstream provider …), in its own
-    words."""
+    """Other facts that the provider sent, such as its fingerprint or the upstream provider."""
     notes: tuple[str, ...] = ()
-    """Oddities that did no harm to the answer (two different finish reasons …)."""
+    """Quirks that did not affect the answer, such as two different finish reasons."""
     skipped_events: int = 0
-    """Number of events that were passed over: they could not be read, and were no part of the answer,
-    or ``lenient=True`` was given."""
+    """The number of events that were skipped, because they could not be read and were no part of
+    the answer, or because of ``lenient=True``."""
     response_type: Any = None
-    """Type that `parsed` decodes into by default: the request's ``response_format``."""
+    """The type that `parsed` decodes into by default: the request's ``response_format``."""
 
     @property
     def text(self) -> str:
@@ -162,7 +162,7 @@ class CompletionResponse(msgspec.Struct, Generic[Value], frozen=True, kw_only=Tr
 
     @property
     def content(self) -> str:
-        """The older name of `text`."""
+        """The old name of `text`."""
         return self.choices[0].content
 
     @property
@@ -177,27 +177,27 @@ class CompletionResponse(msgspec.Struct, Generic[Value], frozen=True, kw_only=Tr
 
     @property
     def refusal(self) -> str | None:
-        """The words in which choice 0 declined to answer, if it did."""
+        """The text in which the model declined to answer in choice 0, if it did."""
         return self.choices[0].refusal
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The tool calls of choice 0 that can be run."""
+        """The tool calls of choice 0 that you can run."""
         return self.choices[0].tool_calls
 
     @property
     def invalid_tool_calls(self) -> tuple[ToolCall, ...]:
-        """The tool calls of choice 0 that must not be run."""
+        """The tool calls of choice 0 that you must not run."""
         return self.choices[0].invalid_tool_calls
 
     @property
     def finish_reason(self) -> str | None:
-        """The finish reason of choice 0, in the provider's words."""
+        """The finish reason of choice 0, as the provider sent it."""
         return self.choices[0].finish_reason
 
     @property
     def logprobs(self) -> dict[str, Any] | None:
-        """Log probabilities of choice 0, in the provider's own shape, lists joined."""
+        """Log probabilities of choice 0, in the provider's own shape, with the lists joined."""
         return self.choices[0].logprobs
 
     @property
@@ -207,7 +207,7 @@ class CompletionResponse(msgspec.Struct, Generic[Value], frozen=True, kw_only=Tr
 
     @property
     def audio(self) -> dict[str, Any] | None:
-        """Audio of choice 0, in the provider's own shape, its pieces joined."""
+        """Audio of choice 0, in the provider's own shape, with its pieces joined."""
         return self.choices[0].audio
 
     @property
@@ -216,16 +216,15 @@ class CompletionResponse(msgspec.Struct, Generic[Value], frozen=True, kw_only=Tr
         return self.choices[0].images
 
     def to_message(self) -> Message:
-        """Return the assistant turn to send back, made from choice 0; see `Choice.to_message`."""
+        """Return the assistant's turn to send back, from choice 0; see `Choice.to_message`."""
         return self.choices[0].to_message()
 
     @property
     def value(self) -> Value:
-        """The text of choice 0, decoded from JSON into the type that the request asked for
-        (``response_format=City``); into plain JSON if it named none.
+        """The text of choice 0, decoded from JSON into the type of ``response_format``.
 
-        It is decoded once, when it is first read, and is the same object from then on. Raises what
-        `parsed` raises.
+        If the request named no type, this is plain JSON. The text is decoded when you first read
+        this, and you get the same object from then on. Raises what `parsed` raises.
         """
         kept: dict[str, Any] = vars(self)  # no field: neither compared nor copied
         if "value" not in kept:
@@ -242,13 +241,13 @@ class CompletionResponse(msgspec.Struct, Generic[Value], frozen=True, kw_only=Tr
     def parsed(self, type: Any = None) -> Any:
         """Return the text of choice 0, decoded from JSON into ``type``.
 
-        By default that is the type given as the request's ``response_format``, if it was a type. An
-        answer that was asked for in an object (a list, a union, a scalar) is taken out of it.
+        ``type`` is the request's ``response_format`` by default, if that was a type. An answer that
+        was wrapped in an object (a list, a union, a scalar) is unwrapped.
 
-        Raises `InvalidAnswer`, which is a `msgspec.DecodeError`, if the text is not JSON; it says so if
-        the model declined, or if the answer is empty or was cut. Raises its subclass `MismatchedAnswer`,
-        which is a `msgspec.ValidationError`, if it does not match the type: for a pydantic model, too,
-        whose own error is then its ``__cause__``.
+        Raises `InvalidAnswer`, a `msgspec.DecodeError`, if the text is not JSON. Its message says
+        if the model declined, or if the answer is empty or was cut. Raises its subclass
+        `MismatchedAnswer`, a `msgspec.ValidationError`, if the JSON does not match the type. For a
+        pydantic model, pydantic's own error is its ``__cause__``.
         """
         asked = self.response_type
         failure: InvalidAnswer
@@ -271,7 +270,7 @@ class CompletionResponse(msgspec.Struct, Generic[Value], frozen=True, kw_only=Tr
             return "the answer is empty" + (": the model called tools instead" if calls else "")
         if "truncated" in words:  # msgspec's for JSON that does not end, and for the "no" of a null
             begun = any(mark in self.text for mark in '{["')
-            return "the answer was cut before its JSON ended" if begun else "the answer is no JSON"
+            return "the answer was cut before its JSON ended" if begun else "the answer is not JSON"
         return words
 
     def __repr__(self) -> str:
@@ -285,11 +284,11 @@ class CompletionResponse(msgspec.Struct, Generic[Value], frozen=True, kw_only=Tr
 
 
 class MiniLLMError(Exception):
-    """Base class of every error that this library raises for a fault outside the program."""
+    """The base class of all errors that this library raises for faults outside your program."""
 
     partial: CompletionResponse | None = None
-    """The response as far as it had arrived when the stream failed (empty if it was refused or
-    could not be sent); ``None`` on errors that did not come from a stream."""
+    """The response so far when the stream failed; empty if the request was refused or could not be
+    sent. ``None`` for errors that did not come from a stream."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Errors cross process borders and are copied; their constructors take other arguments.
@@ -303,14 +302,14 @@ def _rebuild(cls: type[MiniLLMError], args: tuple[Any, ...], state: dict[str, An
 
 
 class InvalidAnswer(MiniLLMError, msgspec.DecodeError):
-    """The answer is not what was asked for: it is not JSON.
+    """The answer is not JSON, although JSON was requested.
 
-    ``text`` is the answer as it came, and ``response`` all that is known of it. ``reason`` says what is
-    wrong with it and may quote it; the message does not. ``path`` is the place of the fault in the
-    JSON (``$.cities[0].name``), ``None`` if there is no JSON.
+    - ``response`` is the response, and ``text`` the text of the answer.
+    - ``reason`` says what is wrong. It may quote the answer; the message does not.
     """
 
     path: str | None = None
+    """The place of the fault in the JSON (``$.cities[0].name``); ``None`` if there is no JSON."""
 
     def __init__(self, reason: str, response: CompletionResponse[Any]) -> None:
         super().__init__(_without_quotes(reason))
@@ -320,12 +319,12 @@ class InvalidAnswer(MiniLLMError, msgspec.DecodeError):
 
     @property
     def text(self) -> str:
-        """The text of the answer, as it came."""
+        """The text of the answer, as it arrived."""
         return self.response.text
 
 
 class MismatchedAnswer(InvalidAnswer, msgspec.ValidationError):
-    """The answer is JSON, but does not match the type that was asked for."""
+    """The answer is JSON, but does not match the requested type."""
 
     def __init__(self, reason: str, response: CompletionResponse) -> None:
         super().__init__(reason, response)

@@ -305,7 +305,7 @@ def _unfit(type: Any, error: TypeError) -> str:
     """Return the words for a type that msgspec can't use, in one line and without a value."""
     said = str(error).rpartition("\n")[2]
     if re.fullmatch(r"Type '.*' is not supported", said, re.DOTALL):
-        return f"a value of type {type.__class__.__name__} is no type"
+        return f"a value of type {type.__class__.__name__} is not a type"
     return _NEITHER if is_pydantic(type) else said
 
 

@@ -15,25 +15,26 @@ from .schemas import JSONObject, is_object, is_pydantic, plain_name, schema_of
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """A tool that the model may call; ``parameters`` is the JSON schema of an object.
+    """A tool that the model may call.
 
-    `tool` makes one from a function or a type; construct it directly from a schema.
+    Make one with `tool` from a function or a type, or directly from a JSON schema.
     """
 
     name: str
-    """Name by which the model calls it."""
+    """The name by which the model calls the tool."""
     description: str = ""
-    """Purpose of the tool, for the model."""
+    """The purpose of the tool, for the model."""
     parameters: JSONObject = msgspec.field(default_factory=lambda: {"type": "object"})
+    """The JSON schema of the arguments, which are an object."""
     strict: bool | None = None
-    """Ask the provider to enforce the schema, which is then closed: every property is required, and
-    no others are allowed. A schema that its strict mode can't take is a ``ValueError``."""
+    """True if the provider should enforce the schema. All properties are then required, and no
+    others are allowed. A schema that the strict mode does not support raises ``ValueError``."""
     cache: CacheHint = None
-    """A cache breakpoint behind it (Anthropic)."""
+    """A cache breakpoint after the tool (Anthropic)."""
     function: Callable[..., Any] | None = None
-    """Function that `call` calls, if it was made from one."""
+    """The function that `call` calls, if the tool was made from one."""
     type: Any = None
-    """Type that `read` decodes the arguments into; ``None`` for plain JSON."""
+    """The type that `read` decodes the arguments into; ``None`` for plain JSON."""
 
     def __post_init__(self) -> None:
         check_type("name", self.name, str)
@@ -46,17 +47,17 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
         check_cache(self.cache)
 
     def read(self, call: ToolCall) -> Any:
-        """Return the call's arguments in the tool's own type (a ``dict`` for a plain schema).
+        """Return the arguments of a call in the tool's type, or as a ``dict`` for a plain schema.
 
-        Raises `msgspec.ValidationError` if they don't match it.
+        Raises `msgspec.ValidationError` if the arguments do not match the type.
         """
         return call.parsed(Any if self.type is None else self.type)
 
     def call(self, call: ToolCall) -> Any:
-        """Call the tool's function with the call's arguments, and return its result.
+        """Call the tool's function with the arguments of a call, and return its result.
 
-        Of an async function, that is the awaitable. Raises `msgspec.ValidationError` before the
-        function is entered if the arguments don't match their types, and ``TypeError`` if the tool
+        For an async function, the result is an awaitable. Raises `msgspec.ValidationError` before
+        the function runs if the arguments do not match their types, and ``TypeError`` if the tool
         was not made from a function.
         """
         if self.function is None:
@@ -79,14 +80,20 @@ def tool(
     strict: bool | None = None,
     cache: CacheHint = None,
 ) -> Tool:
-    """Make a `Tool` from an annotated function, or a type whose JSON is an object.
+    """Make a `Tool` from an annotated function, or from a type whose JSON is an object.
 
-    Such types are msgspec Structs, dataclasses, TypedDicts, attrs classes and pydantic models. Unless
-    given, the name is the source's and the description its docstring's first paragraph. A parameter is
-    described with ``Annotated[str, msgspec.Meta(description="…")]``, or with pydantic's ``Field``.
+    - ``source`` is the function or the type: a msgspec Struct, a dataclass, a TypedDict, an attrs
+      class, or a pydantic model.
+    - ``name`` is the name of the source by default, and ``description`` the first paragraph of its
+      docstring.
+    - ``strict`` is true if the provider should enforce the schema; see `Tool.strict`.
+    - ``cache`` is a cache breakpoint after the tool.
 
-    Raises ``TypeError`` for another kind of source, a parameter without an annotation, or one that
-    can't be given by name.
+    Describe a parameter with ``Annotated[str, msgspec.Meta(description="…")]``, or with pydantic's
+    ``Field``.
+
+    Raises ``TypeError`` for any other source, and for a parameter that has no annotation or can't
+    be passed by name.
     """
     target: Any = source
     function = None
@@ -118,7 +125,7 @@ def _arguments_type(function: Callable[..., Any]) -> type:
     given: list[Any] = []
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise TypeError(f"parameter {name!r} can't be given by name")
+            raise TypeError(f"parameter {name!r} can't be passed by name")
         if name not in hints:
             raise TypeError(f"parameter {name!r} has no annotation")
         if parameter.default is parameter.empty:
@@ -163,7 +170,7 @@ def tools_of(given: Sequence[Any]) -> list[Tool | JSONObject]:
     names = [one.name for one in out if isinstance(one, Tool)]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"tools holds two of the name {twice!r}")
+        raise ValueError(f"tools has two of the name {twice!r}")
     return out
 
 

@@ -20,49 +20,53 @@ MAX_COUNT = 2**53
 
 
 class Usage(msgspec.Struct, kw_only=True, dict=True):
-    """Token counts of one response, in disjoint buckets: three of input and one of output.
+    """Token counts of one response, in disjoint buckets: three for input and one for output.
 
-    Guarantees: no token is in two buckets, and ``None`` means that the provider did not say, never
-    zero. The buckets are ``uncached_input_tokens``, ``cache_read_tokens``, ``cache_write_tokens``
-    and ``completion_tokens``. The other token counts are parts of a bucket: ``reasoning_tokens``
-    and ``…_output_tokens`` of ``completion_tokens``, ``…_input_tokens`` of the input.
+    The buckets are ``uncached_input_tokens``, ``cache_read_tokens``, ``cache_write_tokens``, and
+    ``completion_tokens``. Each token is in exactly one of them. The other token counts are parts of
+    a bucket. ``None`` means that the provider did not report a count; it never means zero.
     """
 
     uncached_input_tokens: int | None = None
+    """Input that was neither read from a cache nor written to it."""
     cache_read_tokens: int | None = None
+    """Input that was read from a cache."""
     cache_write_tokens: int | None = None
+    """Input that was written to a cache."""
     completion_tokens: int | None = None
-    """All output, reasoning included."""
+    """All output, including reasoning."""
     reasoning_tokens: int | None = None
+    """The part of ``completion_tokens`` that is reasoning."""
     cache_write_1h_tokens: int | None = None
-    """The part of ``cache_write_tokens`` whose cache entries live for an hour."""
+    """The part of ``cache_write_tokens`` that is cached for an hour."""
     audio_input_tokens: int | None = None
-    """The part of the input that is sound."""
+    """The part of the input that is audio."""
     image_input_tokens: int | None = None
-    """The part of the input that is pictures."""
+    """The part of the input that is images."""
     audio_output_tokens: int | None = None
-    """The part of the output that is sound."""
+    """The part of the output that is audio."""
     image_output_tokens: int | None = None
-    """The part of the output that is pictures."""
+    """The part of the output that is images."""
     web_searches: int | None = None
-    """Number of web searches that the provider ran for this answer (not tokens)."""
+    """The number of web searches that the provider ran for this answer."""
     cost: float | None = None
-    """The provider's own figure for the cost, in USD, as it was sent."""
+    """The cost that the provider reported, in USD, as it was sent."""
     service_tier: str | None = None
-    """The service tier, speed or region that the answer names, if its price depends on that:
-    ``"standard"``, ``"flex"``, ``"priority"``, ``"fast"``, ``"us"``, or several as ``"fast+us"``."""
+    """The service tier, speed, or region that the answer names, if the price depends on it:
+    ``"standard"``, ``"flex"``, ``"priority"``, ``"fast"``, ``"us"``, or several, as in
+    ``"fast+us"``."""
     doubts: dict[str, str] | None = None
-    """Fields whose values are not certain, and why: a count that could not be read, or counts that
-    contradict each other. A price times uncertain counts is no more than a lower bound."""
+    """Fields whose values are uncertain, with the reason: a count that could not be read, or counts
+    that contradict each other. With uncertain counts, a cost is at most a lower bound."""
     final: bool = False
-    """True if the counts cover the whole answer; false if they are provisional, which makes
-    them a lower bound."""
+    """True if the counts cover the whole answer. False if they are provisional, which makes them a
+    lower bound."""
     raw: dict[str, Any] | None = None
-    """The usage object as the provider sent it, later objects merged into earlier ones."""
+    """The usage object as the provider sent it, with later objects merged into earlier ones."""
 
     @property
     def prompt_tokens(self) -> int | None:
-        """All input tokens: uncached, read from the cache and written to it."""
+        """All input tokens: uncached, read from a cache, and written to a cache."""
         uncached, read = self.uncached_input_tokens, self.cache_read_tokens
         written = self.cache_write_tokens
         if uncached is None and read is None and written is None:
@@ -80,24 +84,24 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
 
     @property
     def counted(self) -> bool:
-        """True if both input and output are counted. Usage that lacks one of them is not final."""
+        """True if both input and output are counted. Otherwise, the usage is not final."""
         return self.prompt_tokens is not None and self.completion_tokens is not None
 
     @property
     def empty(self) -> bool:
-        """True if it says nothing: no count, no cost, and no count that can't be read."""
+        """True if this has no count, no cost, and no count that can't be read."""
         counted = self.completion_tokens is not None or self.prompt_tokens is not None
         return not counted and self.cost is None and not self.doubts
 
     def read_by(
         self, reader: Callable[[Mapping[str, Any]], Usage], *, positive: bytes | bool = False
     ) -> Usage:
-        """Return this usage, with the function that made it of a raw object.
+        """Return this usage with the function that made it from a raw object, for `merge_from`.
 
-        `merge_from` then reads the merged raw object anew. It is kept outside the fields: it is
-        neither compared nor encoded, and a copy does not have it. ``positive`` says that the raw object
-        has nothing but counts above zero and lists, and that nothing of it is in doubt; it is the
-        object's JSON if that is at hand, for `anew`.
+        `merge_from` then reads the merged raw object again. The function is kept outside the
+        fields: it is not compared, encoded, or copied. ``positive`` says that the raw object has
+        only counts above zero and lists, and that none of it is uncertain. It may be the JSON of
+        the object, for `anew`.
         """
         kept = vars(self)
         kept["reader"] = reader
@@ -108,7 +112,7 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
     def anew(self) -> Usage | None:
         """Return this usage as it was read, whatever has been done to its fields since.
 
-        ``None`` unless it was made by `read_by` with its JSON.
+        Returns ``None`` unless `read_by` made it with its JSON.
         """
         kept = vars(self)
         json = kept.get("positive")
@@ -120,15 +124,17 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
     def merge_from(self, later: Usage) -> None:
         """Merge a later usage object of the same response into this one.
 
-        A later count replaces an earlier one, with two exceptions: ``None`` replaces nothing, and
-        0 (or what is no number) does not replace a count above 0: servers fill fields that they
-        do not know with zeros. Counts are never added up: in every wire format they are
-        cumulative. The rule holds for ``raw``, too, at each depth. A usage that has a reader (see
-        `read_by`) is read from the merged ``raw``, so that it does not matter which object had
-        which count. Final usage stays final.
+        Counts are never added up, because they are cumulative in every wire format. A later count
+        replaces an earlier one, with these exceptions:
 
-        A prompt of the same length, which a later object has as nothing but a cache's, has no uncached
-        tokens: there, 0 is a count.
+        - ``None`` replaces nothing.
+        - 0, or a value that is no number, does not replace a count above 0, because servers fill
+          unknown fields with zeros. But if a later object reports the same prompt as only cached,
+          its 0 uncached tokens count.
+
+        The same rule applies to ``raw`` at each depth. A usage with a reader (see `read_by`) is
+        read from the merged ``raw``, so it does not matter which object had which count. Final
+        usage stays final.
         """
         before = self.raw
         kept, new = vars(self), vars(later)

@@ -6,6 +6,7 @@ from .._types.errors import MiniLLMError
 
 
 class VendorBatchError(MiniLLMError):
-    """A run in vendors' batches can't go on without risking that something is paid for twice, or what
-    the vendor has is out of reach.
+    """A run in vendors' batches can't continue.
+
+    Either something might be paid for twice, or what the vendor has can't be reached.
     """

@@ -90,12 +90,13 @@ _decode = msgspec.json.Decoder(_Entry).decode
 
 
 class Journal:
-    """The file of a run's parts, written by one process at a time.
+    """The file that records a run's parts. One process at a time writes to it.
 
-    Guarantees: what a method has written survives the death of the process, and once it has been
-    awaited, also that of the machine. A torn last line is cut off: what it stood for had not begun.
+    Guarantees: what a method has written survives the death of the process, and once you have
+    awaited it, also the death of the machine. A torn last line is removed, because what it recorded
+    had not started.
 
-    Raises `ResultFileError` for a file that is in use or holds something else, and `OSError`.
+    Raises `ResultFileError` for a file that is in use or contains something else, and ``OSError``.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -119,12 +120,14 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Close the file. May be called again."""
+        """Close the file. You may call this again."""
         self._file.close()
 
     def holder(self, item: Item) -> tuple[Part, int] | None:
-        """Return the part that has the answer to a request, or may have it, and the request's place in
-        it; ``None``: send it.
+        """Return the part that has, or may have, the answer to a request, and the request's place
+        in it.
+
+        Returns ``None`` if the request should be sent.
         """
         token, place = self._newest.get(item[:2], ("", 0))
         part = self.parts.get(token)
@@ -135,7 +138,7 @@ class Journal:
         return None if part.state == "ended" and place in part.open else (part, place)
 
     async def intend(self, part: Part) -> None:
-        """Note that a part is about to be submitted."""
+        """Record that a part is about to be submitted."""
         await self._write(
             _Entry(
                 "intent",
@@ -150,19 +153,19 @@ class Journal:
         )
 
     async def found(self, part: Part, batch: str) -> None:
-        """Note the vendor's id of a part."""
+        """Record the vendor's id of a part."""
         await self._write(_Entry("batch", token=part.token, batch=batch))
 
     async def absent(self, part: Part) -> None:
-        """Note that the vendor has no such part, and will not have one."""
+        """Record that the vendor has no such part, and will not have one."""
         await self._write(_Entry("absent", token=part.token))
 
     async def ended(self, part: Part, open: Iterable[int]) -> None:
-        """Note that a part's results were read, and which requests have no answer among them."""
+        """Record that a part's results were read, and which requests have no answer among them."""
         await self._write(_Entry("ended", token=part.token, open=sorted(open)))
 
     async def release(self, samples: Iterable[Sample]) -> None:
-        """Note that these samples of keys may be sent again, whatever answers they have."""
+        """Record that these samples of keys may be sent again, whatever answers they have."""
         if chosen := sorted(set(samples)):
             await self._write(_Entry("released", samples=chosen))
 
@@ -200,7 +203,7 @@ class Journal:
         for number, line in enumerate(self._file.read(), 1):
             entry = _entry_of(line) if line.endswith(b"\n") else None
             if torn or (entry is None and number == 1 and not line.startswith(MARKER[: len(line)])):
-                what = f"line {number:,} is none of a journal of batches"
+                what = f"line {number:,} does not belong to a journal of batches"
                 raise ResultFileError(errno.EINVAL, what, str(self.path))
             if entry is None:
                 torn = True  # the last one may be

@@ -18,31 +18,31 @@ SETTLE = 60.0
 
 
 class VendorBatchOptions(TypedDict, total=False):
-    """Arguments of `Client.vendor_batch` by name. ``None`` stands for the default throughout."""
+    """The keyword arguments of `Client.vendor_batch`. ``None`` means the default everywhere."""
 
     part_requests: int | None
-    """Most requests in one batch; by default as many as the vendor takes (OpenAI 50,000, Anthropic
-    100,000)."""
+    """The largest number of requests in one batch. The default is what the vendor accepts: 50,000
+    for OpenAI, 100,000 for Anthropic."""
     part_bytes: int | None
-    """Most bytes of one batch (100 MB), which are held in memory while it is sent. OpenAI takes 200 MB,
-    Anthropic 256 MB."""
+    """The largest size of one batch in bytes (100 MB), which is held in memory while it is sent.
+    OpenAI accepts 200 MB, and Anthropic 256 MB."""
     look_every: float | None
-    """Longest wait between two looks at a batch, in seconds (60). The first look comes after 5 s, and
-    each wait is half as long again as the one before."""
+    """The longest wait between two checks of a batch, in seconds (60). The first check is after 5
+    seconds, and each wait is half as long again as the one before."""
     settle: float | None
-    """Seconds (60) that a batch may take to show up in the vendor's list, where a kill or a broken
+    """The seconds (60) that a batch may take to appear in the vendor's list, if a kill or a broken
     connection has left open whether it was submitted. Only then is it submitted again."""
     samples: int | None
-    """Answers that are asked for each request (1)."""
+    """The number of answers to each request (1)."""
     submit: bool | None
-    """False to submit nothing, and only fetch what is at the vendor already."""
+    """False to submit nothing, and only fetch what is already at the vendor."""
     failures: bool | None
-    """False to make no results of requests that the vendor refused or failed at: they are among the
-    ``unreturned``, to be asked live."""
+    """False to make no results for requests that the vendor refused or failed. They are then in
+    ``unreturned``, so that you can send them live."""
     validate: Validate | None
-    """As in `BatchOptions`, but an invalid answer is not asked again."""
+    """A function as in `BatchOptions`, but the model is not asked again after an invalid answer."""
     score: Score | None
-    """As in `BatchOptions`."""
+    """A function as in `BatchOptions`."""
 
 
 class VendorSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,15 +33,13 @@ _NOT_THE_CALLS = frozenset({"accept", "accept-encoding", "content-type", "user-a
 def vendor_of(model: Model) -> Vendor:
     """Return the batch API that a model's address speaks. Raises ``ValueError`` if it is none of ours."""
     if server_at(model.base_url) == "openrouter":  # https://openrouter.ai/docs/batch-quickstart
-        raise ValueError(
-            "OpenRouter's batches have a format of their own, which is not spoken here"
-        )
+        raise ValueError("OpenRouter's batches have their own format, which is not supported")
     if isinstance(model.provider, OpenAIChat | OpenAIResponses):
         return OpenAIBatches()
     if isinstance(model.provider, Anthropic):
         return AnthropicBatches()
     raise ValueError(
-        f"{model.provider.name} has no vendor's batches here: OpenAI's and Anthropic's formats have"
+        f"no vendor's batches for {model.provider.name}: only OpenAI's and Anthropic's formats have them"
     )
 
 
@@ -62,13 +60,13 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Unreturned(msgspec.Struct, frozen=True):
-    """A request that came back without an answer, and why. Its ``repr`` shows no prompt."""
+    """A request that came back without an answer, with the reason. Its ``repr`` shows no prompt."""
 
     request: BatchRequest
-    """The request, with its model, and its sample alone as its ``samples``."""
+    """The request, with its model, and with only its sample as ``samples``."""
     reason: str
-    """``expired``, ``cancelled``, ``failed`` (the whole batch), ``missing`` (the vendor says nothing of
-    it), or ``errored``, where failures make no results."""
+    """``expired``, ``cancelled``, ``failed`` (the whole batch), ``missing`` (the vendor does not
+    mention it), or ``errored`` (with ``failures=False``)."""
 
     @property
     def key(self) -> str:

@@ -72,15 +72,15 @@ class Sums(msgspec.Struct):
     parts: int = 0
     """Batches that this run has submitted."""
     adopted: int = 0
-    """Requests that were at the vendor already."""
+    """Requests that were already at the vendor."""
     results: int = 0
-    """Results that were handed out."""
+    """Results that were yielded."""
     unsent: int = 0
-    """Requests that were not submitted: `VendorBatch.leave`, or ``submit=False``."""
+    """Requests that were not submitted, because of `VendorBatch.leave` or ``submit=False``."""
     unreadable: int = 0
     """Lines of results that can't be read."""
     strange: int = 0
-    """Lines of results that are of no request of their batch."""
+    """Lines of results that belong to no request of their batch."""
 
 
 class VendorRun:
@@ -152,7 +152,7 @@ class VendorRun:
                     break
                 for wanted in self._wanted(request, index):
                     if seen.add(f"{wanted.sample} {request.key}", index) != index:
-                        raise ValueError(f"{request.key!r} stands among the requests twice")
+                        raise ValueError(f"{request.key!r} is twice among the requests")
                     await self._admit(wanted, journal)
                 index += 1
         for group in self._groups.values():
@@ -191,13 +191,13 @@ class VendorRun:
         vendor = vendor_of(model)
         if place_of(vendor, model) != part.url:
             raise VendorBatchError(
-                f"requests of this run were submitted at {part.url}, and are not to be paid for twice:"
-                " go on at that address, or begin with another journal"
+                f"requests of this run were submitted at {part.url} and must not be paid for twice:"
+                " continue at that address, or start with another journal"
             )
         if part.batch is None and account_of(part.token, model) != part.account:
             raise VendorBatchError(
-                "a batch of this run may have been submitted with another key, whose list tells: go on"
-                " with that key, or begin with another journal"
+                "a batch of this run may have been submitted with another key, and only that key can"
+                " list it: continue with that key, or start with another journal"
             )
         running = Running(part, model, vendor, Caller(self._connect, model))
         # Counted from now on: the clock may have been set since the intent.
@@ -236,7 +236,7 @@ class VendorRun:
         request = wanted.request
         try:
             if request.params.get("background"):
-                raise ValueError("background: a vendor's batch is nothing else")
+                raise ValueError("background: a vendor's batch always runs in the background")
             return self._prepare(
                 request.model, request.messages, extra=request.extra, **request.params
             )
@@ -425,7 +425,7 @@ class VendorRun:
         if code == FULL and others and not self._control.leaving:
             self._put_back += running.wanted.values()
             return
-        words = f"the batch {state.id} was not taken: {running.caller.redacted(words)}"
+        words = f"the batch {state.id} was rejected: {running.caller.redacted(words)}"
         body = msgspec.json.encode({"error": {"code": code, "message": words}})
         info = running.model.provider.parse_error(None, body)
         if code == FULL:

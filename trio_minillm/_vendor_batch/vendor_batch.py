@@ -30,13 +30,13 @@ class AtVendor(msgspec.Struct, frozen=True, kw_only=True):
     """A batch of this run that is at its vendor."""
 
     id: str | None
-    """The vendor's id of it; ``None`` while it is not known whether there is one."""
+    """The vendor's id of the batch; ``None`` while it is not known whether the vendor has it."""
     status: str
-    """Its state in the vendor's word, or ``submitting``."""
+    """Its state, in the vendor's word, or ``submitting``."""
     requests: int
-    """Number of its requests."""
+    """The number of its requests."""
     done: int
-    """Requests of it that have ended, where the vendor says so."""
+    """The number of its requests that have ended, if the vendor reports it."""
 
 
 class VendorStatistics(Sums, kw_only=True):
@@ -47,23 +47,24 @@ class VendorStatistics(Sums, kw_only=True):
     at_vendor: tuple[AtVendor, ...] = ()
     """The batches that are at their vendors."""
     failing: str = ""
-    """Words for the failure of the newest call to a vendor; empty if it did not fail."""
+    """The failure of the newest call to a vendor, as text; empty if it did not fail."""
 
 
 class VendorBatch(Generic[Value]):
-    """Requests in vendors' batches: ``async with client.vendor_batch(…) as results: async for result in
-    results``.
+    """Requests in their vendors' own batches; `Client.vendor_batch` returns it.
 
+    Use it as ``async with client.vendor_batch(…) as results: async for result in results``.
     Guarantees:
 
-    - Nothing is pulled or sent before the first result is asked for, and nothing runs but while one
-      is waited for. Leaving the block leaves the batches at their vendors.
-    - What was submitted is in the journal before it can be at the vendor. So the same requests with the
-      same journal go on after a stop or a kill at any instant, and none is paid for twice.
-    - A request has one result, or is among `unreturned` (or was not submitted, or the run ended before
-      it came back). A result is that of a live answer, at the price of a batch.
-    - Errors of this library that no further call could mend (a wrong key, a quota) are raised by
-      iteration, once. Exceptions of the input are raised as themselves.
+    - Nothing is read or sent before the first result is requested, and nothing runs unless a result
+      is awaited. Leaving the block leaves the batches at their vendors.
+    - What is submitted is in the journal before it can be at the vendor. The same requests with the
+      same journal therefore continue after a stop or a kill at any time, and none is paid for
+      twice.
+    - A request has one result, or is in `unreturned`, unless it was not submitted or the run ended
+      before it came back. A result is like that of a live answer, at the price of a batch.
+    - Errors of this library that no further call could fix, such as a wrong key or a used-up quota,
+      are raised by iteration, once. Exceptions of the input are raised unchanged.
 
     One task at a time may iterate.
     """
@@ -105,7 +106,7 @@ class VendorBatch(Generic[Value]):
     async def __aenter__(self) -> Self:
         """Open the journal. Raises `OSError`, and `ResultFileError` for one that is in use."""
         if self._results is not None:
-            raise RuntimeError("a batch can be entered once")
+            raise RuntimeError("a batch can be entered only once")
         await trio.lowlevel.checkpoint()  # before it holds anything
         given = self._path
         self._journal = given if isinstance(given, Journal) else Journal(given)
@@ -134,7 +135,7 @@ class VendorBatch(Generic[Value]):
             raise RuntimeError("use it as `async with client.vendor_batch(…) as results`")
         if self._cancelled:  # its end would look like that of the results
             raise RuntimeError(
-                "waiting for a result was cancelled: go on with another vendor_batch"
+                "waiting for a result was cancelled: continue with another vendor_batch"
             )
         try:
             return await anext(self._results)
@@ -144,26 +145,31 @@ class VendorBatch(Generic[Value]):
 
     @property
     def unreturned(self) -> tuple[Unreturned, ...]:
-        """The requests that came back without an answer so far."""
+        """The requests that have come back without an answer so far."""
         return tuple(self._run.unreturned)
 
     def unanswered(self) -> Iterator[BatchRequest[Value]]:
-        """Yield these requests, for ``client.batch``, each with its sample as its ``samples``."""
+        """Yield these requests for ``client.batch``, each with its sample as ``samples``."""
         return (one.request for one in self.unreturned)
 
     @property
     def failure(self) -> MiniLLMError | None:
-        """The vendor's reason not to take a batch, which iteration raises after the last result."""
+        """The vendor's reason for rejecting a batch, which iteration raises after the last
+        result.
+        """
         return self._run.failure
 
     def leave(self) -> None:
-        """Submit nothing more, and wait for nothing: iteration ends, and the batches stay at their
-        vendors, where the same journal finds them.
+        """Submit nothing more, and stop waiting.
+
+        Iteration ends, and the batches stay at their vendors, where the same journal finds them.
         """
         self._run.control.leave()
 
     def cancel(self) -> None:
-        """Submit nothing more, and cancel the batches. What was answered before still comes."""
+        """Submit nothing more, and cancel the batches. Requests that are already answered still
+        give results.
+        """
         self._run.control.cancel()
 
     def statistics(self) -> VendorStatistics:

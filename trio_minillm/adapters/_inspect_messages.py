@@ -90,7 +90,7 @@ def _part(content: Content) -> Part:
         return document(
             _inline(content.document), title=content.filename, citations=content.citations
         )
-    raise ValueError(f"{content.type} content has no place in any wire format of trio_minillm")
+    raise ValueError(f"no wire format of trio_minillm supports {content.type} content")
 
 
 def _inline(source: str) -> str:

@@ -71,7 +71,7 @@ class SharedResults:
             file.seek(place >> 1 & (1 << _OFFSET) - 1)
             line = file.readline()
         if _head(line).request != fingerprint(request):
-            raise ValueError(f"{request.key!r} was another request when it was answered")
+            raise ValueError(f"{request.key!r} belonged to another request when it was answered")
         return line
 
     def _look(self) -> None:

@@ -46,7 +46,7 @@ for no bound (llama-cpp-python), others refuse it. The one token that is generat
 that it shows whether they stand in their places."""
 
 LIKELIHOOD = (
-    "log probabilities of the prompt come over text completions only: give model=text:NAME and"
+    "log probabilities of the prompt exist only in text completions: give model=text:NAME and"
     " base_url=, for a server that has them (vLLM, SGLang, llama-cpp-python with logits_all). On other"
     " wire formats, only tasks with output_type generate_until can be run"
 )
@@ -55,14 +55,14 @@ NOT_GIVEN = (
     " llama-cpp-python with logits_all do; llama.cpp's own server does not"
 )
 NO_BEGINNING = (
-    "the server gave no log probability to the first token, before which there is nothing: give"
-    " prefix=, a text to put before each: that of the token that begins a document in this model"
-    " (<|endoftext|>, <s>), or a line break where the server leaves that one out"
+    "the server gave no log probability for the first token, which has nothing before it: give"
+    " prefix=, a text to put before each prompt: that of the token that starts a document in this"
+    " model (<|endoftext|>, <s>), or a line break if the server leaves that one out"
 )
 MISPLACED = (
-    "the server's log probabilities are not those of the tokens that they stand beside, since the last"
-    " token has none: so it is in llama-cpp-python for a model whose prompts do not begin with a token"
-    " for the beginning of a document. Give that as prefix="
+    "the server's log probabilities are shifted by one token, because the last token has none:"
+    " llama-cpp-python does this for a model whose prompts do not begin with a token for the start of"
+    " a document. Give that token as prefix="
 )
 
 

@@ -56,29 +56,34 @@ def on_ray(
     model_options: Mapping[str, Any] | None = None,
     **options: Unpack[BatchOptions],
 ) -> type:
-    """Return a class for ``dataset.map_batches(cls, compute=ActorPoolStrategy(size=actors),
-    num_cpus=0, …)``. Without ``num_cpus=0``, actors that have every core keep tasks from reading.
+    """Return a class for Ray Data's ``dataset.map_batches``, which sends the rows as requests.
+
+    Use it as ``dataset.map_batches(cls, compute=ActorPoolStrategy(size=actors), num_cpus=0, …)``.
+    Without ``num_cpus=0``, actors that hold every core keep tasks from reading.
+
+    - ``model`` is ``KIND:NAME`` as on the command line. Each actor makes it with the key from its
+      environment and with ``model_options`` (``base_url``, …). It may also be a `Model`, which
+      carries its key to the actors.
+    - ``actors`` is the number of actors. ``concurrency``, rates, and ``limits`` apply to all of
+      them together. Each gets an equal part, and no actor can use what another does not need.
+      Spending counts from an actor's start.
+    - ``folder`` holds the results, and all actors must see it. A request with a line there is not
+      sent again, by any actor or run.
+    - ``params`` are parameters for rows that do not set them.
+    - ``retry_failed`` sends requests again whose line is an error.
+    - ``options`` are those of `BatchOptions`.
 
     Rows are requests: either a column ``text`` with a line of JSON as in a batch's input file, or
-    that line's fields as columns. The rows that come out have ``key``, ``ok``, ``outcome``,
-    ``content``, ``error`` (a class's name), ``prompt_tokens``, ``completion_tokens``, ``cost``
-    (USD, as text), ``cached`` and ``result``, the whole line as in a batch's output file.
+    the fields of such a line as columns. The resulting rows have ``key``, ``ok``, ``outcome``,
+    ``content``, ``error`` (the name of a class), ``prompt_tokens``, ``completion_tokens``, ``cost``
+    (USD, as text), ``cached``, and ``result``, the complete line of a batch's output file.
 
-    Guarantees: a request with a line in ``folder``, which all actors must see, is not sent again
-    by any actor or run; an actor that dies loses the requests that it had under way, and Ray gives
-    them to another one. ``retry_failed`` sends requests again whose line is an error. A key that
-    belongs to another request is a ``ValueError``.
-
-    ``model`` is ``KIND:NAME`` as on the command line, made in each actor with the key from the
-    environment there and with ``model_options`` (``base_url``, …); or a `Model`, which carries its
-    key to the actors. ``concurrency``, rates and ``limits`` are for all ``actors`` together. Each
-    gets an equal part, and what one does not need, another can't use. Spending counts from an
-    actor's start.
-
-    Raises ``ValueError`` for options that can't be divided, ``TypeError`` for unknown ones.
+    If an actor dies, Ray gives its running requests to another one. Raises ``ValueError`` for
+    options that can't be divided and for a key that belongs to another request, and ``TypeError``
+    for unknown options.
     """
     if type(actors) is not int or actors < 1:
-        raise ValueError("actors must be a whole number from 1 on")
+        raise ValueError("actors must be a whole number, 1 or more")
     unknown = sorted(set(options) - {*DIVIDED, *OTHERS})
     if unknown:
         raise TypeError(f"not an option of a batch on Ray: {', '.join(unknown)}")
@@ -230,7 +235,7 @@ class _Run:
             if self._failure is None:
                 await self._send.send(request)
         elif call.request != fingerprint(request):
-            raise ValueError(f"the key {request.key!r} stands for two requests")
+            raise ValueError(f"the key {request.key!r} names two requests")
         return call
 
     async def _end(self, call: _Call) -> bytes:

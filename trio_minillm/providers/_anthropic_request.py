@@ -127,7 +127,7 @@ def _check_stops(stops: list[str], request: Request) -> None:
     """Raise ``ValueError`` for a stop sequence that Anthropic refuses (BerriAI/litellm#3286)."""
     if serves_claude(request.model.base_url) and not all(map(str.strip, stops)):
         raise ValueError(
-            "stop: Anthropic takes no sequence of white space alone; leave it out and cut the answer there"
+            "stop: Anthropic accepts no sequence of only white space; leave it out and cut the answer yourself"
         )
 
 
@@ -244,7 +244,7 @@ def _turns(request: Request) -> tuple[str | list[dict[str, Any]], list[dict[str,
             turns.append(_Turn(role))
         turns[-1].messages.append(blocks)
     if not turns:
-        raise ValueError("no message has a text or another part to be sent")
+        raise ValueError("no message has text or another part to send")
     if turns[0].role == "assistant" and host != OWN_HOST:  # Bedrock (anthropic-sdk-typescript#622)
         turns.insert(0, _Turn("user"))
         turns[0].messages.append([{"type": "text", "text": OPENING}])

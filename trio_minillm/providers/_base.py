@@ -32,41 +32,42 @@ if TYPE_CHECKING:
     from ._model_lists import ModelPage
 
 Parsed: TypeAlias = StreamChunk | Sequence[StreamChunk] | None
-"""The result of parsing one event: a chunk, several (an event with several choices), or ``None``
-for an event that says nothing."""
+"""The result of parsing one event: a chunk, several chunks (for an event with several choices), or
+``None`` for an event that says nothing."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A model at an address, with the key to it, as a frozen value.
+    """A model at an address, with its key. Frozen.
 
-    ``extra`` goes into the body of every request, ``headers`` into its headers; ``price`` is used
-    where the provider names no cost. The ``repr`` shows neither the key nor the headers.
+    The ``repr`` shows neither the key nor the headers. Two models are equal if they ask for the
+    same thing, whatever their keys and signatures are.
 
-    ``identity`` is for a server on this machine that has another port at each start, as a local model
-    has: a name of what answers there, by which a response cache knows it in place of its address.
-
-    ``key_source`` is a function that is asked for the key with each attempt, in place of ``api_key``, and
-    ``sign`` one that signs requests (`trio_minillm.RequestToSign`). Two models are equal if they ask for
-    the same thing, whatever their keys are and whoever signs.
-
-    Raises ``TypeError`` for a field of another type, ``ValueError`` for a key, a header or an address
-    that can't be sent as it is, without showing it, and for an ``identity`` of another machine. Warns
-    (``UserWarning``) if a key would go unencrypted to another machine.
+    Raises ``TypeError`` for a field of the wrong type. Raises ``ValueError``, without showing the
+    value, for a key, a header, or an address that can't be sent, and for an ``identity`` at another
+    machine. Warns (``UserWarning``) if a key would be sent unencrypted to another machine.
     """
 
     name: str
-    """Name of the model, as the server knows it."""
+    """The name of the model, as the server knows it."""
     provider: Provider
-    """The provider, which is the wire format."""
+    """The provider, which defines the wire format."""
     base_url: str
-    """Address, up to what the wire format adds."""
+    """The address, without the path that the wire format adds."""
     api_key: str | None = None
+    """The key."""
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """Headers that are added to every request."""
     extra: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    """Fields that are added to the body of every request."""
     price: TokenPrice | None = None
+    """The price, used if the provider does not report a cost."""
     identity: str | None = None
+    """A name for a server on this machine that has another port after each start, such as a local
+    model. A response cache uses it instead of the address."""
     key_source: KeySource | None = None
+    """A function that returns the key for each attempt, instead of ``api_key``."""
     sign: Sign | None = None
+    """A function that signs each request (`trio_minillm.RequestToSign`)."""
 
     def __post_init__(self) -> None:
         check_type("name", self.name, str)
@@ -82,7 +83,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         if not self.name:
             raise ValueError("name must not be empty")
         if self.name != self.name.strip() or not self.name.isprintable():
-            raise ValueError("name must be a model's, without spaces around it or line breaks")
+            raise ValueError(
+                "name must be a model's name, without surrounding spaces or line breaks"
+            )
         if self.api_key is not None and self.key_source is not None:
             raise ValueError("give api_key or key_source, not both")
         msgspec.structs.force_setattr(self, "headers", dict(self.headers))  # or they could change
@@ -93,7 +96,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("base_url must begin with http:// or https://")
         _check_url(self.base_url)
         if self.identity is not None and not is_this_machine(host_of(self.base_url)):
-            raise ValueError("identity is for servers on this machine alone")
+            raise ValueError("identity is only for servers on this machine")
         functions = self.key_source is not None or self.sign is not None
         keyed = self.api_key or functions or self.headers.keys() & _KEY_HEADERS
         if keyed and self.base_url.lower().startswith("http:"):
@@ -113,7 +116,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def account(self) -> Hashable:
-        """Value that tells in whose name requests go out: the key, and the functions that give it or sign."""
+        """The account that requests are sent for: the key, or the functions that return it or
+        sign.
+        """
         if self.key_source is None and self.sign is None:
             return self.api_key
         return self.api_key, identity_of(self.key_source), identity_of(self.sign)
@@ -126,19 +131,18 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One request in neutral terms, for a provider to translate.
-
-    ``params`` holds the typed parameters (`Params`) that were given and are not ``None``; ``extra``
-    holds further fields of the body. ``expect_usage`` is false if usage is not to be asked for.
-    """
+    """A request in neutral terms, for a provider to translate."""
 
     model: Model
-    """The model to ask."""
+    """The requested model."""
     messages: tuple[Message, ...]
     """The messages, in order."""
     params: Mapping[str, Any]
+    """The parameters (`Params`) that were given and are not ``None``."""
     extra: Mapping[str, Any]
+    """Other fields of the body."""
     expect_usage: bool = True
+    """False if usage should not be requested."""
 
     def __repr__(self) -> str:
         return f"<Request {self.model!r} {len(self.messages)} messages>"
@@ -148,56 +152,59 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
-    """A request about an answer that was asked for before; the client adds the model's headers."""
+    """A request about an earlier answer. The client adds the model's headers."""
 
     url: str
-    """The whole address."""
+    """The complete address."""
     method: str = "GET"
     """The HTTP method."""
     body: bytes = b""
-    """The bytes of the body."""
+    """The body."""
 
 
 class SettlementRequest(FollowUp, frozen=True, kw_only=True):
-    """The request that asks what a generation cost."""
+    """The request that looks up the final cost of an answer."""
 
 
 class Continuation:
-    """The way back to an answer that its server goes on making when the connection breaks.
+    """A way to resume an answer that the server continues to make after the connection breaks.
 
-    `Provider.continuation` makes one for each request that has such an answer. Like a provider, it keeps
-    nothing between two calls. The events of the answer are numbered, each with the number that follows
-    the one before.
+    `Provider.continuation` makes one for each request that has such an answer. Like a provider, it
+    keeps nothing between two calls. The events of the answer must be numbered consecutively.
     """
 
     def position_in(self, data: bytes) -> int | None:
-        """Return the number of an event, from its data; ``None`` if it has none. Raises nothing."""
+        """Return the number of an event from its data, or ``None`` if it has none. Raises
+        nothing.
+        """
         raise NotImplementedError
 
     def resume_request(self, response_id: str, position: int) -> FollowUp | None:
-        """Return the request for the events of an answer that follow the one with this number;
-        ``None`` if the answer can't be asked for.
+        """Return the request for the events after the one with this number, or ``None`` if there is
+        none.
         """
         raise NotImplementedError
 
     def cancel_request(self, response_id: str) -> FollowUp | None:
-        """Return the request that ends an answer whose caller has left; ``None`` if there is none."""
+        """Return the request that cancels an answer whose caller has left, or ``None`` if there is
+        none.
+        """
         return None
 
 
 class RepeatFilter:
-    """The memory of one stream in a wire format whose later events repeat the earlier ones.
+    """The memory of one stream in a wire format whose later events repeat earlier ones.
 
-    The decoder shows it every chunk that a provider makes of an event, in order. What it holds must be
-    bounded, and it must not depend on how the bytes were split.
+    The decoder passes it every chunk that a provider makes of an event, in order. Its memory must
+    be bounded, and its results must not depend on how the bytes were split.
     """
 
     def known(self, chunk: StreamChunk) -> bool:
-        """Return whether a chunk goes on with what the latest one has said; if so, complete it."""
+        """Return whether a chunk continues what the latest one said. If so, complete the chunk."""
         return False
 
     def note(self, chunk: StreamChunk) -> None:
-        """Take note of a chunk that repeats nothing, and complete it."""
+        """Remember a chunk that repeats nothing, and complete it."""
         raise NotImplementedError
 
     def removed_from(
@@ -208,7 +215,8 @@ class RepeatFilter:
     ) -> StreamChunk | Sequence[StreamChunk]:
         """Return an event's chunks without what repeats the answer so far.
 
-        ``data`` is the event without its long texts; ``restored`` puts those into what is made of it.
+        ``data`` is the event without its long texts, and ``restored`` puts these back into what is
+        made of it.
         """
         raise NotImplementedError
 
@@ -239,37 +247,38 @@ def names_failure(event: str) -> bool:
 class Provider:
     """The base class of all providers.
 
-    A subclass implements at least `endpoint_url`, `auth_headers`, `build_request` and
-    `parse_chunk`. It must guarantee that every method is a pure function of its arguments, and that
-    the parsing methods raise only this library's errors (or msgspec's, ``UnicodeError`` and
-    ``RecursionError``, which the caller turns into a `ProtocolError` that names the event).
+    A subclass implements at least `endpoint_url`, `auth_headers`, `build_request`, and
+    `parse_chunk`. Every method must be a pure function of its arguments. The parsing methods may
+    raise only this library's errors, and msgspec's, ``UnicodeError``, and ``RecursionError``, which
+    the caller turns into a `ProtocolError` that names the event.
     """
 
     name: ClassVar[str] = ""
-    """Short name of the provider, as in ``trio-minillm chat --model NAME:…``."""
+    """The short name of the provider, as in ``trio-minillm chat --model NAME:…``."""
     replay_wire: ClassVar[str] = ""
-    """Name of the wire format that its reasoning and opaque blocks belong to (see `wire_at`)."""
+    """The name of the wire format that its reasoning and opaque blocks belong to (see
+    `wire_at`)."""
     always_usage: ClassVar[bool] = False
-    """True if the stream ends with usage whatever the request says."""
+    """True if the stream ends with usage even if the request does not ask for it."""
     literal_text: ClassVar[bool] = False
-    """True if a piece of text stands in the event as a JSON string, so that events which differ in
-    nothing else need no parser (`trio_minillm._protocol.templates`). A subclass that overrides
-    `parse_chunk` or `parse_event` does not inherit it."""
+    """True if an event contains its piece of text as a JSON string, so that events which differ
+    only in it need no parser (`trio_minillm._protocol.templates`). A subclass that overrides
+    `parse_chunk` or `parse_event` does not inherit this."""
     beside_text: ClassVar[Beside | None] = None
-    """The value beside the text by which events differ that ``literal_text`` is for."""
+    """A value that changes along with the text, for events that ``literal_text`` applies to."""
     repeat_filter: ClassVar[type[RepeatFilter] | None] = None
-    """The memory of one stream, if the wire's later events repeat the earlier ones: with one,
-    `parse_chunk` need not know what came before."""
+    """The memory of one stream, if later events repeat earlier ones. With it, `parse_chunk` need
+    not know what came before."""
     array_events: ClassVar[bool] = False
-    """True if a stream may come as one JSON array, whose elements are its events."""
+    """True if a stream may arrive as one JSON array whose elements are its events."""
     nested_fields: ClassVar[frozenset[str]] = frozenset()
-    """Fields of the body that are objects, into which ``extra`` may put more (Gemini's
-    ``generationConfig``). What a typed parameter has put there can't be given again."""
+    """Fields of the body that are objects, to which ``extra`` may add more, such as Gemini's
+    ``generationConfig``. ``extra`` can't replace what a parameter has put there."""
     any_text: ClassVar[bool] = False
-    """True if `build_request` takes every text with something to see as it takes any other, so that of
-    two requests whose texts alone differ one can be sent if the other can, and differs in nothing else
-    (see `trio_minillm._protocol.request_templates`). A subclass that overrides how requests are made
-    does not inherit it."""
+    """True if `build_request` treats every visible text alike, so that two requests which differ
+    only in a text also differ only there once they are built (see
+    `trio_minillm._protocol.request_templates`). A subclass that overrides how requests are made
+    does not inherit this."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -279,28 +288,28 @@ class Provider:
             cls.literal_text = False
 
     def endpoint_url(self, model: Model) -> str:
-        """Return the URL that requests are sent to."""
+        """Return the URL to send requests to."""
         raise NotImplementedError
 
     def auth_headers(self, model: Model) -> dict[str, str]:
-        """Return the headers that carry the key, and those that the provider always demands."""
+        """Return the headers with the key, and those that the provider always requires."""
         raise NotImplementedError
 
     def wire_at(self, model: Model) -> str:
-        """Return the name of the wire that a model's reasoning and opaque blocks belong to.
+        """Return the name of the wire format that a model's reasoning and opaque blocks belong to.
 
-        They are sent back only where the name is the same. It is `replay_wire`, and where servers
-        refuse each other's blocks, it names the server, too.
+        They are sent back only where the name is the same. It is `replay_wire`, plus the server's
+        name if servers reject each other's blocks.
         """
         return self.replay_wire
 
     @property
     def typed_fields(self) -> frozenset[str]:
-        """Fields of the body that typed parameters decide; ``extra`` must not name them."""
+        """The fields of the body that parameters set, which ``extra`` must not name."""
         return frozenset()
 
     def request_headers(self, request: Request) -> dict[str, str]:
-        """Return the headers that depend on the request; none by default."""
+        """Return the headers that depend on the request. The default is none."""
         return {}
 
     def build_request(self, request: Request) -> dict[str, Any]:
@@ -311,14 +320,16 @@ class Provider:
         raise NotImplementedError
 
     def parse_chunk(self, data: bytes) -> Parsed:
-        """Translate the data of one event. Raises `ProviderError` if it reports a failure."""
+        """Translate the data of one event. Raises `ProviderError` if the event reports a
+        failure.
+        """
         raise NotImplementedError
 
     def parse_event(self, event: str, data: bytes) -> Parsed:
         """Translate a *named* event.
 
-        By default, a name that speaks of an error is a failure, and an event with another name is
-        ignored unless its data are JSON.
+        By default, an event whose name says that something failed is a failure. An event with
+        another name is ignored unless its data is JSON.
         """
         if names_failure(event):
             parsed = None
@@ -362,9 +373,9 @@ class Provider:
     def parse_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ErrorInfo:
         """Translate a response with an error status.
 
-        ``headers`` have names in lower case. By default `parse_error`, if a subclass has its own;
-        or else the same rules for every server, in which the headers count as well: a refusal that
-        says when to come back is a rate limit, also where its words speak of a quota.
+        The names of ``headers`` are in lower case. The default is `parse_error` if a subclass
+        overrides it. Otherwise, common rules apply, which also read the headers: a refusal that
+        says when to come back is a rate limit, even if its message mentions a quota.
         """
         if type(self).parse_error is not Provider.parse_error:
             return self.parse_error(status, body)
@@ -373,23 +384,28 @@ class Provider:
         return error_info(status, body, headers)
 
     def continuation(self, request: Request) -> Continuation | None:
-        """Return the way back to the answer, if it outlives its connection; ``None`` by default."""
+        """Return a way to resume the answer, if it outlives its connection. The default is
+        ``None``.
+        """
         return None
 
     def generation_id(self, headers: Mapping[str, str]) -> str | None:
-        """Return the generation id, if the response's headers (names in lower case) have it."""
+        """Return the generation id from the response's headers, whose names are in lower case, or
+        ``None``.
+        """
         return None
 
     def settlement_request(self, model: Model, generation_id: str) -> SettlementRequest | None:
-        """Return the request that asks what a generation cost, or ``None`` if that can't be asked.
+        """Return the request that looks up the final cost, or ``None`` if that is not possible.
 
-        The client sends it for streams that ended without a final figure, again and again until
-        `parse_settlement` returns one or the clock ``settlement`` runs out.
+        The client sends it for streams that ended without a final cost. It repeats the request
+        until `parse_settlement` returns a result or the clock ``settlement`` runs out.
         """
         return None
 
     def parse_settlement(self, body: bytes) -> Usage | None:
-        """Return the final usage and cost from the answer to that request; ``None``: not known yet.
+        """Return the final usage and cost from the body of that response, or ``None`` if they are
+        not known yet.
 
         The cost is resolved only if the usage is ``final``.
         """
@@ -410,12 +426,12 @@ class Provider:
     def counts_all_choices(self, model: Model) -> bool:
         """Return whether the usage of a request for several choices covers all of them.
 
-        If that is not known, which is the default, their cost is a lower bound.
+        The default is False, which makes their cost a lower bound.
         """
         return False
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
-        """Return the cost of the usage: the provider's own figure, or else usage times price."""
+        """Return the cost of the usage: the provider's own figure, or usage times price."""
         if usage is not None and usage.cost is not None:
             return native_cost(usage, exact(usage.cost))
         return priced_cost(usage, price)
@@ -444,13 +460,13 @@ def _check_url(url: str) -> None:
     except ValueError:  # also a port that is no number or is missing behind its colon
         raise ValueError("base_url must name a host, and a port from 1 to 65535 if any") from None
     if "@" in parts.netloc:
-        raise ValueError("base_url must not hold a user or password: give api_key=")
+        raise ValueError("base_url must not contain a user or password: give api_key=")
     if "#" in url:
-        raise ValueError("base_url must not hold a fragment: it is never sent")
+        raise ValueError("base_url must not contain a fragment: it is never sent")
     if _KEYS_IN_QUERY & {name.lower() for name, _ in parse_qsl(parts.query)}:
-        raise ValueError("base_url must not hold a key: addresses are logged. Give api_key=")
+        raise ValueError("base_url must not contain a key: addresses are logged. Give api_key=")
     if not url.isprintable() or " " in url or "\\" in url:
-        raise ValueError("base_url must not hold spaces, backslashes or control characters")
+        raise ValueError("base_url must not contain spaces, backslashes or control characters")
 
 
 _KEYS_IN_QUERY = {"key", "api_key", "apikey", "api-key", "token", "access_token"}
@@ -463,7 +479,9 @@ def _warn_of_plain_text(host: str) -> None:
     """
     if is_this_machine(host) or host.endswith(".invalid"):
         return
-    warn_caller(f"the API key goes to {host} unencrypted, readable on the way: use https://")
+    warn_caller(
+        f"the API key is sent to {host} unencrypted, where others can read it: use https://"
+    )
 
 
 def take(request: Request, table: Mapping[str, str]) -> dict[str, Any]:
@@ -477,7 +495,7 @@ def refuse_others(request: Request, known: frozenset[str] | set[str]) -> None:
     if other:
         raise ValueError(
             f"{', '.join(other)}: not a parameter of the {request.model.provider.name} wire format"
-            " (extra={…} sends a field as it is)"
+            " (extra={…} sends a field unchanged)"
         )
 
 

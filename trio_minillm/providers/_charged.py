@@ -149,11 +149,11 @@ def charged(
     unconfirmed = {name: word for name, word in asked.terms.items() if name not in answered}
     wanted = asked.tier(unconfirmed)
     if wanted not in (None, STANDARD):
-        doubts["service_tier"] = f"{wanted} was asked for, and the answer does not confirm it"
+        doubts["service_tier"] = f"{wanted} was requested, and the answer does not confirm it"
     if not words:
         doubts["service_tier"] = f"it{UNREADABLE}"
     if max(choices, asked.choices) > 1 and not asked.counts_all:
-        doubts["completion_tokens"] = "it may count one of several choices only"
+        doubts["completion_tokens"] = "it may count only one of several choices"
     if content and usage.completion_tokens == 0:
         doubts["completion_tokens"] = "an answer of no tokens"
     uncounted = {

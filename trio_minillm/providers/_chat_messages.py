@@ -62,41 +62,43 @@ class TurnOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MessageRules(msgspec.Struct, frozen=True, kw_only=True):
-    """The differences between the messages that one server takes and OpenAI's."""
+    """The differences between the messages that one server accepts and OpenAI's."""
 
     developer: str = "developer"
-    """Role that developer messages get."""
+    """The role that developer messages get."""
     cache_control: bool = False
     """True if text parts and tools carry cache breakpoints (elsewhere caching is automatic)."""
     any_tool_content: bool = False
-    """True if a tool result may contain images and documents; elsewhere they are sent in a user's
-    message behind the results."""
+    """True if a tool result may contain images and documents. Elsewhere, these are sent in a user
+    message after the results."""
     document_urls: bool = False
     """True if documents may be given by URL."""
     bare_media: bool = False
     """True if audio and documents are sent as bare strings (Mistral's shapes)."""
     wire: str = "compatible"
-    """Name of the wire that the server's own reasoning blocks belong to."""
+    """The name of the wire format that the server's own reasoning blocks belong to."""
     replay: Replay | None = None
-    """Function that returns the fields of an assistant message with the reasoning to send back; by
-    default none is."""
+    """A function that returns the fields of an assistant message with the reasoning to send back.
+    By default, none is sent back."""
     signatures: Literal["", "kept", "required"] = ""
-    """``"kept"`` if Gemini's signatures of calls (``extra_content``) go back; ``"required"`` if a
-    turn with calls is refused without one."""
+    """``"kept"`` if Gemini's signatures of calls (``extra_content``) are sent back, ``"required"``
+    if a turn with calls is rejected without one."""
     ids: CallIds | None = None
-    """Ids of calls that are taken; ``None``, and for Mistral's models: what the model's family takes,
-    told by its name."""
+    """The ids of calls that the server accepts. With ``None``, and for Mistral's models, the
+    model's name decides."""
     order: TurnOrder = TurnOrder()
-    """The orders of messages that the server refuses, and what is done instead."""
+    """The orders of messages that the server rejects, and what is sent instead."""
     own_parts: bool = True
-    """True if messages may hold what only OpenAI's do: refusals and custom tools' calls. Elsewhere a
-    refusal is text, and a custom call is one of a function with the argument ``input``."""
+    """True if messages may contain parts that only OpenAI has: refusals and custom tool calls.
+    Elsewhere, a refusal is text, and a custom call is a function call with the argument
+    ``input``."""
     names: bool = True
-    """False if a message must not have a name; it is left out."""
+    """False if messages must not have names, which are then left out."""
     prefill: str = ""
-    """Field that marks a last message of the model as the beginning of its answer."""
+    """The field that marks a final assistant message as the beginning of the answer."""
     text_lists: bool = True
-    """False if a content of text alone is sent as one string, where some servers take no list."""
+    """False if content that is only text is sent as one string, because some servers accept no
+    list."""
     silent: str | None = None
     """The content of a turn that has calls and no text."""
 
@@ -224,7 +226,7 @@ def _tool_results(message: Message, rules: MessageRules) -> Iterable[dict[str, A
     attached: list[Part] = []
     for part in message.parts:
         if not isinstance(part, ToolResult):
-            raise ValueError("a tool message is made of tool results")
+            raise ValueError("a tool message consists of tool results")
         content: list[Part] = list(part.content)
         media = [p for p in content if not isinstance(p, TextPart)]
         if media and not rules.any_tool_content:

@@ -62,9 +62,9 @@ def error_info(
 ) -> ErrorInfo:
     """Classify an error body in any of the shapes that servers use.
 
-    ``status`` is the HTTP status, or ``None`` for an error in a stream; ``headers`` are those of
-    the response, with names in lower case. Never raises: of a page of HTML the text becomes the
-    message, and so does a body that is neither JSON nor an event with JSON in it.
+    ``status`` is the HTTP status, or ``None`` for an error in a stream. ``headers`` are those of
+    the response, with names in lower case. Never raises: the text of an HTML page becomes the
+    message, as does a body that is neither JSON nor an event with JSON in it.
     """
     body = body.removeprefix(_BOM)
     found = _decoded(body)
@@ -99,7 +99,10 @@ def _decoded(body: bytes) -> Any:
 def error_from(
     status: int | None, found: Any, headers: Mapping[str, str] | None = None
 ) -> ErrorInfo:
-    """Classify an error in decoded JSON: an object, its ``error``, a list of those, or bare text."""
+    """Classify an error in decoded JSON: an object, its ``error``, a list of these, or plain text.
+
+    ``status`` and ``headers`` are as for `error_info`.
+    """
     found = _unwrapped(first_of(found))
     levels = list(levels_of(found))
     own = [level for level, beside in levels if not beside]
@@ -206,11 +209,12 @@ _QUOTED = r"(?<!\w)(['\"`])(?:(?!\1)[^\n]){1,200}\1(?!\w)"
 
 
 def complaint_in(found: Any) -> ErrorInfo | None:
-    """Return the failure that decoded JSON of unknown shape reports, or ``None`` if it reports none.
+    """Return the failure that decoded JSON of unknown shape reports, or ``None`` if it reports
+    none.
 
-    For an event or a body that is no part of an answer, on any wire. Words alone count
-    (``{"message": …}``) unless something beside them says that all is well or under way, or usage
-    or a list of choices shows that it belongs to an answer.
+    This is for an event or a body that is no part of an answer, in any wire format. A message alone
+    counts (``{"message": …}``), unless something next to it says that all is well or under way, or
+    usage or a list of choices shows that it belongs to an answer.
     """
     found = first_of(found)
     if not isinstance(found, Mapping):

@@ -66,8 +66,8 @@ def response_format(given: Any, formats: Formats) -> dict[str, Any]:
         return {"type": "json_object" if wanted == "json" else "text"}
     if not formats.schema:
         raise ValueError(
-            "this server takes no schema as response_format: use 'json' and describe the answer in the"
-            " prompt, or a tool; or name another server="
+            "this server accepts no schema as response_format: use 'json' and describe the answer in"
+            " the prompt, use a tool, or set another server="
         )
     schema: dict[str, Any] = {"name": wanted.name, "schema": in_object(wanted.schema)}
     if wanted.description:

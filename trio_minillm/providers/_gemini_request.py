@@ -172,7 +172,7 @@ def _contents(request: Request) -> tuple[list[dict[str, Any]], list[dict[str, An
         else:
             turns.append({"role": role, "parts": parts})
     if not turns:
-        raise ValueError("no message has a text or another part to be sent")
+        raise ValueError("no message has text or another part to send")
     if turns[0]["role"] == "model":
         turns.insert(0, {"role": "user", "parts": [{"text": OPENING}]})
     return system, turns

@@ -189,5 +189,5 @@ def _give(result: ToolResult, turns: Sequence[_Turn], number: int) -> None:
             turn.results[call] = result
             return
     raise ValueError(
-        f"messages[{number}]: a tool result without a call before it that still waits for one"
+        f"messages[{number}]: a tool result without a call before it that waits for one"
     )

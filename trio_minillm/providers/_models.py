@@ -39,18 +39,22 @@ def openai(
     extra: Mapping[str, Any] | None = None,
     price: TokenPrice | None = None,
 ) -> Model:
-    """Return a model of OpenAI's, over chat completions; key from ``OPENAI_API_KEY``.
+    """Return a model of OpenAI's chat-completions API.
 
-    ``api_key`` and ``base_url`` replace the variable and the usual address. ``api_key`` may be a
-    function, or async function, that returns the key: it is asked with each attempt, and once more if
-    the server answers 401. ``sign`` is one that is given each request as it is sent, a
-    `trio_minillm.RequestToSign`, and returns headers to add or replace; with it, no key is taken from the
-    environment. Neither may block: Trio runs them. ``extra`` goes into
-    the body of every request, ``headers`` into its headers; ``price`` is used where the provider
-    names no cost.
+    - ``name`` is the model's name, as the server knows it.
+    - ``base_url`` replaces the usual address.
+    - ``api_key`` is the key, or a function or async function that returns it. A function is called
+      with each attempt, and once more if the server answers 401. The default is ``OPENAI_API_KEY``
+      from the environment.
+    - ``sign`` is a function or async function that receives each request as a
+      `trio_minillm.RequestToSign` and returns headers to add or replace. With it, no key is read
+      from the environment.
+    - ``headers`` are added to every request, and ``extra`` to the body of every request.
+    - ``price`` is used if the provider does not report a cost.
 
-    Raises ``ValueError`` if there is neither a key nor a ``base_url``, or if a key, a header or an
-    address can't be sent as it is; the message never shows the key.
+    Trio runs both functions, so they must not block. Raises ``ValueError`` if there is neither a
+    key nor a ``base_url``, and if a key, a header, or an address can't be sent. The message never
+    shows the key.
     """
     from .openai import OpenAIChat
 
@@ -69,10 +73,11 @@ def openai_responses(
     extra: Mapping[str, Any] | None = None,
     price: TokenPrice | None = None,
 ) -> Model:
-    """Return a model of OpenAI's, over its Responses API; key from ``OPENAI_API_KEY``.
+    """Return a model of OpenAI's Responses API, which other servers speak as well.
 
-    Azure, xAI, OpenRouter, vLLM, llama.cpp and litellm's proxy have the format, too: ``base_url`` is
-    their address without ``/responses``. The other arguments and the errors are those of `openai`.
+    ``base_url`` is another server's address without ``/responses``. ``OPENAI_API_KEY`` is read only
+    without ``base_url``, so it can't reach another server. The other arguments and the errors are
+    those of `openai`.
     """
     from .openai_responses import OpenAIResponses
 
@@ -96,10 +101,10 @@ def openrouter(
     app_url: str | None = None,
     app_title: str | None = None,
 ) -> Model:
-    """Return a model at OpenRouter, which names the cost itself; key from ``OPENROUTER_API_KEY``.
+    """Return a model at OpenRouter, which reports the cost itself.
 
-    ``app_url`` and ``app_title`` name your program in OpenRouter's statistics. The other arguments,
-    and the errors, are those of `openai`.
+    The key is read from ``OPENROUTER_API_KEY`` by default. ``app_url`` and ``app_title`` name your
+    program in OpenRouter's statistics. The other arguments and the errors are those of `openai`.
     """
     from .openrouter import OpenRouter
 
@@ -123,9 +128,10 @@ def anthropic(
     extra: Mapping[str, Any] | None = None,
     price: TokenPrice | None = None,
 ) -> Model:
-    """Return a model over Anthropic's Messages API; key from ``ANTHROPIC_API_KEY``.
+    """Return a model of Anthropic's Messages API.
 
-    The arguments and the errors are those of `openai`.
+    The key is read from ``ANTHROPIC_API_KEY`` by default. The arguments and the errors are those of
+    `openai`.
     """
     from .anthropic import Anthropic
 
@@ -144,10 +150,11 @@ def gemini(
     extra: Mapping[str, Any] | None = None,
     price: TokenPrice | None = None,
 ) -> Model:
-    """Return a model over Gemini's own API, or over Vertex AI's; key from ``GEMINI_API_KEY``.
+    """Return a model of Gemini's own API, or of Vertex AI's.
 
-    For Vertex AI, ``base_url`` is the address up to ``/locations/…``, and ``api_key`` an access token.
-    The arguments and the errors are those of `openai`.
+    The key is read from ``GEMINI_API_KEY`` by default. For Vertex AI, ``base_url`` is the address
+    up to ``/locations/…``, and ``api_key`` is an access token. The other arguments and the errors
+    are those of `openai`.
     """
     from .gemini import Gemini
 
@@ -169,11 +176,12 @@ def compatible(
 ) -> Model:
     """Return a model at any other server that speaks OpenAI's chat-completions format.
 
-    ``base_url`` is the address without ``/chat/completions``. ``server`` names one of
-    `trio_minillm.providers.SERVERS` (``"vllm"``, ``"mistral"`` …), which says how requests to it
-    differ; by default it is recognised by its host. The other arguments, and the errors, are those
-    of `openai`, except that no key is taken from the environment: none can reach a server that it
-    was not meant for.
+    - ``base_url`` is the address without ``/chat/completions``.
+    - ``server`` names one of `trio_minillm.providers.SERVERS`, such as ``"vllm"`` or ``"mistral"``,
+      which says how requests to it differ. By default, the host of the address decides.
+
+    No key is read from the environment, so none can reach the wrong server. The other arguments and
+    the errors are those of `openai`.
     """
     from ._server_quirks import server_at
     from .compatible import Compatible
@@ -194,11 +202,13 @@ def text_completions(
     extra: Mapping[str, Any] | None = None,
     price: TokenPrice | None = None,
 ) -> Model:
-    """Return a model that goes on with a prompt as it is, over ``/v1/completions``.
+    """Return a model that continues a prompt without a chat template, over ``/v1/completions``.
 
-    By default it is OpenAI's, with the key from ``OPENAI_API_KEY``. ``base_url`` is another server's
-    address without ``/completions``; ``server`` says which one it is, as for `compatible`. No key from
-    the environment goes to another server. The other arguments and the errors are those of `openai`.
+    - ``base_url`` is another server's address without ``/completions``; the default is OpenAI's.
+    - ``server`` says which server it is, as for `compatible`.
+
+    ``OPENAI_API_KEY`` is read only without ``base_url``, so it can't reach another server. The
+    other arguments and the errors are those of `openai`.
     """
     from ._server_quirks import server_at
     from .text_completions import TextCompletions

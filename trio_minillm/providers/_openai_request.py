@@ -19,30 +19,30 @@ from ._tool_schemas import checked_name, parameters_of, strict_parameters
 
 
 class Dialect(MessageRules, frozen=True, kw_only=True):
-    """The differences between one server's requests and OpenAI's; the defaults are OpenAI's own.
+    """The differences between one server's requests and OpenAI's. The defaults are OpenAI's own.
 
-    Those of its messages are the fields of `MessageRules`.
+    The fields of `MessageRules` describe its messages.
     """
 
     max_tokens: str = "max_completion_tokens"
-    """Name of the field that bounds the output."""
+    """The name of the field that limits the output."""
     seed: str = "seed"
-    """Name of the field for the seed."""
+    """The name of the field for the seed."""
     reasoning: Callable[[Reasoning], dict[str, Any]] | None = None
-    """Function that returns the fields of the body for ``reasoning=``; by default only an effort is
-    taken."""
+    """A function that returns the fields of the body for ``reasoning=``. By default, only an effort
+    is accepted."""
     formats: Formats = FORMATS["openai"]
-    """Formats of answers that the server has."""
+    """The response formats that the server has."""
     stream_usage: bool = True
-    """True if usage is asked for with ``stream_options``."""
+    """True if usage is requested with ``stream_options``."""
     flavored_schemas: bool = False
-    """True if the schemas of tools must be as Kimi's servers demand."""
+    """True if tool schemas must have the form that Kimi's servers require."""
     one_choice: bool = False
-    """True if only one choice (``n=1``) can be asked for."""
+    """True if only one choice (``n=1``) can be requested."""
     extra_params: tuple[str, ...] = ()
-    """Typed parameters other than OpenAI's that are sent under their own name."""
+    """Parameters that OpenAI does not have, and that are sent under their own name."""
     without: tuple[str, ...] = ()
-    """Typed parameters of OpenAI's that the server refuses, such as ``stream_options``."""
+    """Parameters of OpenAI's that the server rejects, such as ``stream_options``."""
 
 
 _OWN = (
@@ -92,7 +92,7 @@ def chat_body(request: Request, dialect: Dialect) -> dict[str, Any]:
         refuse_others(request, (set(table) | _SHAPED) - set(dialect.without))
     params = request.params
     if dialect.one_choice and params.get("n", 1) != 1:
-        raise ValueError("this server gives one choice: ask again for another instead of n=")
+        raise ValueError("this server returns one choice: send several requests instead of n=")
     body: dict[str, Any] = {
         "model": request.model.name,
         "messages": chat_messages(request.messages, dialect, request.model.name),
@@ -133,7 +133,7 @@ def chat_body(request: Request, dialect: Dialect) -> dict[str, Any]:
 def _effort(reasoning: Reasoning) -> dict[str, Any]:
     if reasoning.budget is not None or reasoning.summary or reasoning.exclude:
         raise ValueError(
-            "this wire format takes reasoning effort only: no budget, summary or exclude"
+            "this wire format accepts only a reasoning effort: no budget, summary or exclude"
         )
     if reasoning.effort is None:
         return {"reasoning_effort": "none"} if reasoning.enabled is False else {}

@@ -82,7 +82,7 @@ def responses_body(request: Request) -> dict[str, Any]:
     if not params:
         return body
     if params.get("background") and params.get("store") is False:
-        raise ValueError("background=True needs store: the server keeps the answer meanwhile")
+        raise ValueError("background=True needs store: the server must keep the answer")
     own = is_openai(request.model.base_url)
     tools = tools_of(params.get("tools", ()))
     formats = _formats_at(request) if tools or "response_format" in params else ANY
@@ -145,7 +145,7 @@ def _format(given: Any, formats: Formats) -> dict[str, Any]:
 def _reasoning(reasoning: Reasoning) -> dict[str, Any]:
     if reasoning.budget is not None or reasoning.exclude:
         raise ValueError(
-            "this wire format takes reasoning effort and summary: no budget, no exclude"
+            "this wire format accepts a reasoning effort and summary: no budget or exclude"
         )
     effort = reasoning.effort
     if effort is None and reasoning.enabled is False:
@@ -237,7 +237,7 @@ class _Turns:
             if isinstance(part, OpaquePart):
                 continue
             if not isinstance(part, ToolResult):
-                raise ValueError("a tool message is made of tool results")
+                raise ValueError("a tool message consists of tool results")
             kind = "custom_tool_call" if part.call_id in self._custom else "function_call"
             content = _content(part.content)
             yield {"type": f"{kind}_output", "call_id": part.call_id, "output": content}

@@ -23,7 +23,9 @@ def safe_cost(model: Model, usage: Usage | None) -> CostInfo:
         cost = model.provider.cost_of(usage, model.price)
         return cost if payable(cost.amount) else CostInfo(source=cost.source)
     except Exception as exc:  # noqa: BLE001 - a provider of the user's own
-        _log.exception("%s can't tell a cost", type(model.provider).__name__, exc_info=alone(exc))
+        _log.exception(
+            "%s can't compute a cost", type(model.provider).__name__, exc_info=alone(exc)
+        )
         return CostInfo()
 
 
@@ -33,5 +35,5 @@ def safe_settlement_request(model: Model, generation_id: str) -> SettlementReque
         return model.provider.settlement_request(model, generation_id)
     except Exception as exc:  # noqa: BLE001 - a provider of the user's own
         provider = type(model.provider).__name__
-        _log.exception("%s can't ask for a settlement", provider, exc_info=alone(exc))
+        _log.exception("%s can't look up a cost", provider, exc_info=alone(exc))
         return None

@@ -241,7 +241,9 @@ class _Walk:
         name = "#" if schema["$ref"] == "#" else definition_name(schema["$ref"])
         target = self.root if name == "#" else self.given.get(name or "")
         if name is None or not isinstance(target, dict):
-            raise Unfit(_said(at, "refers to what is not among the schema's own definitions"))
+            raise Unfit(
+                _said(at, "refers to something that is not among the schema's own definitions")
+            )
         if not self.rules.recursive and (name == "#" or name in self.open):
             raise Unfit(_said(at, "is recursive: use a type with a fixed number of levels"))
         beside = {k: v for k, v in schema.items() if k not in ("$ref", "title")}
@@ -402,7 +404,7 @@ def _plainer(schema: Any, at: str) -> JSONObject:
     out = of_today(schema) if isinstance(schema, dict) else {}
     for key, shape in _SHAPES.items():
         if key in out and not isinstance(out[key], shape):
-            raise Unfit(_said(at, f"is no JSON schema: {key} has another type"))
+            raise Unfit(_said(at, f"is not a JSON schema: {key} has another type"))
     every = out.pop("allOf", None)
     if every is not None:
         if len(every) != 1 or not isinstance(every[0], dict):

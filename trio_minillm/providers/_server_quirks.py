@@ -117,7 +117,7 @@ def _switch(reasoning: Reasoning) -> dict[str, Any]:
     """Translate reasoning for servers that have a switch and an effort."""
     if reasoning.budget is not None or reasoning.summary or reasoning.exclude:
         raise ValueError(
-            "this server takes reasoning effort or on/off: no budget, summary, exclude"
+            "this server accepts a reasoning effort or on/off: no budget, summary or exclude"
         )
     if reasoning.is_off:
         return {"thinking": {"type": "disabled"}}
@@ -141,7 +141,7 @@ def _budget(reasoning: Reasoning) -> dict[str, Any]:
     """Translate reasoning for Qwen's own server, which has a switch and a budget."""
     effort = reasoning.effort not in (None, "none")
     if effort or reasoning.summary or reasoning.exclude:
-        raise ValueError("this server takes a reasoning budget or on/off: no effort, summary")
+        raise ValueError("this server accepts a reasoning budget or on/off: no effort or summary")
     if reasoning.is_off:
         return {"enable_thinking": False}
     out: dict[str, Any] = {}
@@ -262,7 +262,7 @@ SERVERS: dict[str, Dialect] = {
     "xai": _replace(_HOSTED, max_tokens="max_completion_tokens"),
     "zai": _replace(_HOSTED, reasoning=_switch, replay=_content),  # docs.z.ai: thinking-mode
 }
-"""Known servers, by name."""
+"""The known servers by name, with how requests to each differ from OpenAI's."""
 
 _HOSTS = {
     "api.openai.com": "openai",

@@ -25,9 +25,9 @@ _SHAPED = {"seed", "stop", "logprobs", "top_logprobs", "stream_options"}
 _FIELDS = {*_SAME, "model", "prompt", "stop", "logprobs", "stream_options"}
 
 NO_CHAT: Final = (
-    "text completions go on with one prompt, given as text or as the ids of its tokens;"
-    " for a conversation use a chat wire (llm.openai, llm.compatible), where the server has the"
-    " model's template"
+    "text completions continue one prompt, given as text or as token ids;"
+    " for a conversation use a chat format (llm.openai, llm.compatible), where the server applies"
+    " the model's template"
 )
 
 

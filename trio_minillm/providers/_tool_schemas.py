@@ -46,8 +46,8 @@ def checked_name(tool: Tool, most: int) -> str:
     """
     if not re.fullmatch(_PLAIN_NAME, tool.name) or len(tool.name) > most:
         raise ValueError(
-            f"tool {tool.name!r}: this server takes names of letters, digits, _ and - only,"
-            f" {most} at most: give it another with Tool(name=…)"
+            f"tool {tool.name!r}: this server accepts names of at most {most} letters, digits, _ and -:"
+            " give it another with Tool(name=…)"
         )
     return tool.name
 
@@ -71,8 +71,8 @@ def checked_fields(tool: Tool, parameters: JSONObject) -> JSONObject:
     for name in _object(parameters.get("properties")):
         if not _is_field(name):
             raise ValueError(
-                f"tool {tool.name!r} has the parameter {name!r}: this server takes names of letters,"
-                " digits, _, . and - only, 64 at most: give it another"
+                f"tool {tool.name!r} has the parameter {name!r}: this server accepts names of at"
+                " most 64 letters, digits, _, . and -: give it another"
             )
     return parameters
 

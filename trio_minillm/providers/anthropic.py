@@ -68,7 +68,7 @@ refuses every sampling parameter."""
 
 
 class Anthropic(Provider):
-    """The provider for Anthropic's Messages endpoint, and for servers that imitate it."""
+    """The provider for Anthropic's Messages, and for servers that imitate them."""
 
     name = "anthropic"
     replay_wire = "anthropic"
@@ -77,7 +77,9 @@ class Anthropic(Provider):
     always_usage = True
 
     def endpoint_url(self, model: Model) -> str:
-        """Return the URL; a query in the base URL stays at its end. At Vertex AI it names the model."""
+        """Return the URL, with the base URL's query at its end. At Vertex AI, it names the
+        model.
+        """
         return _url(model.base_url, model.name)
 
     def models_url(self, model: Model, after: str | None = None) -> str | None:
@@ -90,18 +92,18 @@ class Anthropic(Provider):
         return url_beside(self.endpoint_url(model), "/messages", MODELS, page)
 
     def wire_at(self, model: Model) -> str:
-        """Return ``anthropic`` at Anthropic's own address, elsewhere with the address behind it.
+        """Return ``anthropic`` at Anthropic's own address, and the same with the address elsewhere.
 
-        Only Anthropic checks its signatures, and it refuses all others'.
+        Only Anthropic checks its signatures, and it rejects all others.
         """
         place = _place_of(self.endpoint_url(model))
         return f"{self.replay_wire}@{place}" if place else self.replay_wire
 
     def auth_headers(self, model: Model) -> dict[str, str]:
-        """Return the version and the key, in the header that the address wants.
+        """Return the version and the key, in the header that the address expects.
 
-        Anthropic and Azure want ``x-api-key``, a token (``sk-ant-oat…``, or Entra ID's, or Google's) is a
-        bearer's, and servers that imitate Anthropic want the one or the other, so they get both.
+        Anthropic and Azure expect ``x-api-key``. A token (``sk-ant-oat…``, Entra ID's, or Google's)
+        is a bearer token. Servers that imitate Anthropic expect one or the other, so they get both.
         """
         headers = {"anthropic-version": VERSION}
         key, host = model.api_key or "", host_of(model.base_url)
@@ -128,7 +130,7 @@ class Anthropic(Provider):
         if (request.model.api_key or "").startswith(_OAUTH):
             betas.append(OAUTH_BETA)
         if not all(map(sendable, betas)):
-            raise ValueError("betas must be printable ASCII without spaces around them")
+            raise ValueError("betas must be printable ASCII without surrounding spaces")
         named = {k.lower(): v for k, v in request.model.headers.items()}.get("anthropic-beta")
         return {"anthropic-beta": ",".join(filter(None, [named, *betas]))} if betas else {}
 
@@ -241,9 +243,9 @@ class Anthropic(Provider):
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
         """Return usage times price.
 
-        It is a lower bound if the answer used another model, too (the advisor tool): that model's
-        tokens are only in ``iterations``, and have another price. So it is if it ran code: containers
-        are charged by the hour.
+        This is a lower bound if the answer also used another model (the advisor tool), because that
+        model's tokens are only in ``iterations`` and have another price. It is also a lower bound
+        if the answer ran code, because containers are charged by the hour.
         """
         cost = stated_or_priced(usage, price)
         if cost.amount is None:

@@ -49,8 +49,10 @@ class Compatible(OpenAIChat):
         self.dialect: Dialect = msgspec.structs.replace(SERVERS[server], formats=formats)
 
     def endpoint_url(self, model: Model) -> str:
-        """Return the URL; the endpoint of a resource at Azure, as its page shows it, stands for
-        ``/openai/v1``, or, with a version, for the deployment of the model's name.
+        """Return the URL.
+
+        The endpoint of a resource at Azure, as its page shows it, stands for ``/openai/v1``, or,
+        with an API version, for the deployment named after the model.
         """
         where = urlsplit(model.base_url) if self.server == "azure" else None
         if where is None or where.path.rstrip("/") not in ("", "/openai"):
@@ -71,13 +73,13 @@ class Compatible(OpenAIChat):
         return super().auth_headers(model)
 
     def wire_at(self, model: Model) -> str:
-        """Return ``compatible``, whose reasoning is plain text for any server; the name of the
-        server if it has blocks of its own.
+        """Return ``compatible``, whose reasoning is plain text for any server, or the name of a
+        server that has its own blocks.
         """
         return self.dialect.wire
 
     def dialect_at(self, model: Model) -> Dialect:
-        """Return what requests to a model differ in: at Azure, it depends on the version, and at
+        """Return how requests to a model differ. At Azure, this depends on the version, and at
         DeepSeek on the path (``/beta``).
         """
         if self.server == "deepseek" and _is_beta(self.endpoint_url(model)):

@@ -65,7 +65,7 @@ class Gemini(Provider):
     nested_fields: ClassVar[frozenset[str]] = NESTED_FIELDS
 
     def endpoint_url(self, model: Model) -> str:
-        """Return the URL; a query in the base URL stays at its end."""
+        """Return the URL, with the base URL's query at its end."""
         return _url(model.base_url, model.name)
 
     def models_url(self, model: Model, after: str | None = None) -> str | None:
@@ -78,9 +78,9 @@ class Gemini(Provider):
         return url_beside(_list_of(model.base_url), "", MODELS, page)
 
     def auth_headers(self, model: Model) -> dict[str, str]:
-        """Return the key in Google's own header, or a token as a bearer's.
+        """Return the key in Google's own header, or a token as a bearer token.
 
-        Vertex AI takes access tokens, and an API key in its express mode only.
+        Vertex AI accepts access tokens, and an API key only in its express mode.
         """
         key = model.api_key or ""
         if not key:

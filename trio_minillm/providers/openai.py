@@ -52,14 +52,16 @@ _ELSEWHERE = Dialect(signatures="kept")
 
 
 class OpenAIChat(Provider):
-    """The provider for OpenAI's chat-completions endpoint; the base of those that imitate it."""
+    """The provider for OpenAI's chat completions, and the base class for servers that imitate
+    them.
+    """
 
     name = "openai"
     replay_wire = "openai"
     literal_text = True
     any_text = True
     bills: bool = False
-    """True if the server charges what it names as the cost, so that 0 is free."""
+    """True if the server charges what it reports as the cost, so that 0 means free."""
     dialect: Dialect = _OWN
 
     def endpoint_url(self, model: Model) -> str:
@@ -81,10 +83,10 @@ class OpenAIChat(Provider):
         return chat_body(request, self.dialect_at(request.model))
 
     def dialect_at(self, model: Model) -> Dialect:
-        """Return what requests to a model differ in.
+        """Return how requests to a model differ.
 
-        At an address other than OpenAI's it may be Gemini that wants its signatures back; OpenAI
-        refuses them, as it does every field it does not know.
+        At an address other than OpenAI's, it may be Gemini that wants its signatures back. OpenAI
+        rejects them, as it does every field that it does not know.
         """
         if self.dialect is _OWN and host_of(model.base_url) != "api.openai.com":
             return _ELSEWHERE
@@ -246,7 +248,9 @@ class OpenAIChat(Provider):
         return openai_usage(raw)
 
     def counts_all_choices(self, model: Model) -> bool:
-        """Return True for OpenAI's own servers, whose reference charges for all choices."""
+        """Return True for OpenAI's own servers, whose reference says that all choices are
+        charged.
+        """
         host = host_of(model.base_url)
         return host == "api.openai.com" or host.endswith((".api.openai.com", ".azure.com"))
 

@@ -79,7 +79,7 @@ _KEEP_ALIVES: Final = ("keepalive", "keep-alive", "ping", "heartbeat")
 
 
 class OpenAIResponses(Provider):
-    """The provider for OpenAI's Responses endpoint, and for servers that imitate it."""
+    """The provider for OpenAI's Responses, and for servers that imitate it."""
 
     name = "openai-responses"
     replay_wire = "openai-responses"
@@ -98,9 +98,11 @@ class OpenAIResponses(Provider):
         return url_beside(self.endpoint_url(model), RESPONSES, MODELS)
 
     def wire_at(self, model: Model) -> str:
-        """Return ``openai-responses`` at OpenAI's own address, elsewhere with the host behind it.
+        """Return ``openai-responses`` at OpenAI's own address, and the same with the host
+        elsewhere.
 
-        Only who has encrypted reasoning can decrypt it, and ids are those of one server's items.
+        Only the server that encrypted reasoning can decrypt it, and ids belong to one server's
+        items.
         """
         host = host_of(model.base_url)
         return self.replay_wire if host == "api.openai.com" else f"{self.replay_wire}@{host}"
@@ -120,7 +122,7 @@ class OpenAIResponses(Provider):
         return responses_body(request)
 
     def continuation(self, request: Request) -> Continuation | None:
-        """Return the way back to a response in the background."""
+        """Return a way to resume a response in the background."""
         params = request.params
         if not params.get("background"):
             return None
@@ -131,7 +133,7 @@ class OpenAIResponses(Provider):
         )
 
     def counts_all_choices(self, model: Model) -> bool:
-        """Return True: an answer has only one."""
+        """Return True, because an answer has only one choice."""
         return True
 
     # -- events ----------------------------------------------------------------------------
@@ -236,7 +238,7 @@ class OpenAIResponses(Provider):
         return [*out, last]
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
-        """Return the provider's own figure (OpenRouter's, xAI's), or else usage times price."""
+        """Return the provider's own figure (OpenRouter, xAI), or usage times price."""
         return stated_or_priced(usage, price)
 
 

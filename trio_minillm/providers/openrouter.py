@@ -61,7 +61,7 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
 class OpenRouter(OpenAIChat):
-    """The provider for OpenRouter's chat-completions endpoint."""
+    """The provider for OpenRouter's chat completions."""
 
     name = "openrouter"
     replay_wire = "openrouter"
@@ -96,7 +96,7 @@ class OpenRouter(OpenAIChat):
     )
 
     def dialect_at(self, model: Model) -> Dialect:
-        """Return what requests to a model differ in."""
+        """Return how requests to a model differ."""
         if model.name.startswith("deepseek/"):
             return msgspec.structs.replace(self.dialect, replay=_replay_as_text)
         return self.dialect
@@ -107,8 +107,8 @@ class OpenRouter(OpenAIChat):
     def settlement_request(self, model: Model, generation_id: str) -> SettlementRequest:
         """Return ``GET /generation?id=``.
 
-        It answers 404 until the generation is accounted for, some 9 s after its end; a generation
-        whose stream was left may first run to its end.
+        OpenRouter answers 404 until it has processed the generation, about 9 seconds after its end.
+        A generation whose stream was left may first run to its end.
         """
         ident = quote(generation_id, safe="")
         url = joined_url(model.base_url, "/generation", instead_of=CHAT, query=f"id={ident}")
@@ -123,7 +123,7 @@ class OpenRouter(OpenAIChat):
     def parse_settlement(self, body: bytes) -> Usage | None:
         """Return the generation's record as final usage, or ``None`` while it has no cost.
 
-        ``native_tokens_*`` are the billed counts (the others are normalised), and cached tokens are
+        ``native_tokens_*`` are the billed counts (the others are normalised). Cached tokens are
         part of the prompt's.
         """
         data = _decode_answer(body).data

@@ -103,7 +103,7 @@ class TextCompletions(OpenAIChat):
         return _CHARGES.generation_id(headers) if self.bills else None
 
     def settlement_request(self, model: Model, generation_id: str) -> SettlementRequest | None:
-        """Return the request that asks OpenRouter; no other server can be asked."""
+        """Return the request that asks OpenRouter. No other server can be asked."""
         if not self.bills:
             return None
         ident = quote(generation_id, safe="")

@@ -8,9 +8,9 @@ tests run on `trio.testing.MockClock` without a real second passing::
         response = await client.complete(testing.model(), "Hello")
     assert response.text == "Hi you"
 
-`serve` plays the same script over a real loopback socket, `faults` break it in every way that is
-known, `record` and `replay` keep what a real server said, and `check_provider`,
-`check_transport` and `check_stream` prove that an implementation keeps its contract.
+`serve` plays the same script over a real loopback socket. `faults` break it in every known way.
+`record` and `replay` store and repeat what a real server sent. `check_provider`, `check_transport`,
+and `check_stream` check that an implementation keeps its contract.
 """
 
 from . import faults

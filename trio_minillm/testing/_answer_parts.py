@@ -12,7 +12,8 @@ from .._types.messages import ReasoningPart, TextPart, ToolCall
 from .._types.usage import Usage
 
 AnswerPart: TypeAlias = str | TextPart | ReasoningPart | ToolCall
-"""A piece of text, reasoning, or a call. Texts one after the other are pieces of one block."""
+"""A part of a scripted answer: text, `reasoning`, or a `tool_call`. Consecutive texts are pieces of
+one block."""
 
 Finish: TypeAlias = Literal["auto", "stop", "length", "tool_calls", "content_filter"]
 """The reason why an answer ends. ``auto`` is ``tool_calls`` where there are calls, else ``stop``."""
@@ -24,8 +25,11 @@ PROMPT_TOKENS = 7
 def tool_call(
     name: str, arguments: Mapping[str, Any] | str | None = None, *, id: str = ""
 ) -> ToolCall:
-    """Return a call for `answer` and the other builders. ``arguments`` are a mapping, or the text that
-    the model writes, which need not be JSON. Without an ``id``, the builder numbers it.
+    """Return a tool call for `answer` and the other builders.
+
+    - ``name`` is the name of the tool.
+    - ``arguments`` are a mapping, or the text that the model writes, which need not be JSON.
+    - ``id`` is the id of the call. Without one, the builder numbers the call.
     """
     if arguments is None:
         arguments = {}
@@ -36,7 +40,10 @@ def tool_call(
 
 
 def reasoning(text: str, *, signature: str | None = None) -> ReasoningPart:
-    """Return reasoning for `answer` and the other builders. ``signature`` is Anthropic's and Gemini's."""
+    """Return reasoning for `answer` and the other builders.
+
+    ``signature`` is for Anthropic's and Gemini's formats.
+    """
     return ReasoningPart(text=text, signature=signature)
 
 

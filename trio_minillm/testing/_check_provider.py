@@ -36,15 +36,17 @@ MALFORMED: Final = tuple(
 def check_provider(
     model: Model, *, streams: Iterable[bytes] = (), errors: Iterable[bytes] = ()
 ) -> None:
-    """Prove that a model's provider keeps the contract.
+    """Check that a model's provider keeps its contract.
 
-    ``streams`` are whole response bodies in its wire format, each of which must give a finished
-    answer; ``errors`` are bodies of error responses. Checked: the request is JSON, always the same
-    for the same call, and without the key; headers can be sent; parsing keeps no state between
-    calls, does not depend on how the bytes are split, and raises only permitted errors for
-    malformed events.
+    - ``streams`` are complete response bodies in its wire format, each of which must give a
+      finished answer.
+    - ``errors`` are bodies of error responses.
 
-    Raises ``AssertionError``, which says what was broken.
+    The checks are: the request is JSON, always the same for the same call, and does not contain the
+    key; headers can be sent; parsing keeps no state between calls, does not depend on how the bytes
+    are split, and raises only permitted errors for malformed events.
+
+    Raises ``AssertionError``, which says what is wrong.
     """
     provider = model.provider
     _check_request(model)
@@ -70,7 +72,7 @@ def _check_request(model: Model) -> None:
     body = provider.build_request(request)
     encoded = msgspec.json.encode(body)
     assert encoded == msgspec.json.encode(provider.build_request(request)), "it must be pure"
-    assert secret.encode() not in encoded, "the key belongs into a header"
+    assert secret.encode() not in encoded, "the key belongs in a header"
     assert b"Hello" in encoded, "the request must carry the messages"
     assert httpx.URL(provider.endpoint_url(model)).is_absolute_url, "endpoint_url must be a URL"
     headers = {**provider.auth_headers(model), **provider.request_headers(request)}

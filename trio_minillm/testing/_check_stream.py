@@ -34,19 +34,20 @@ class _Expected(msgspec.Struct, frozen=True, eq=False):
 
 
 async def check_stream(open: Open, *, seconds: float = SECONDS) -> None:
-    """Prove that streams keep their contract.
+    """Check that streams keep their contract.
 
-    ``open`` opens the same stream anew each time: ``lambda: client.stream(model, "Hi")``, with a
-    server that gives the same answer to every request, including any faults. Checked, by reading
-    the stream in every possible way: it ends in exactly one outcome, which then never changes; its
-    error is raised once by iteration and each time by ``collect``, and has what arrived; the
-    response is final and agrees with the chunks; leaving, cancelling and rejecting the stream end
-    it without an error and keep what had arrived; a cancelled read loses nothing; a second reader
-    is refused, and so is one after the block; closing may be repeated; exceptions of the block come
-    out as themselves.
+    - ``open`` opens the same stream again each time: ``lambda: client.stream(model, "Hi")``. The
+      server must give the same answer to every request, including any faults.
+    - ``seconds`` on Trio's clock limit each reading.
 
-    ``seconds`` on Trio's clock limit each reading. Raises ``AssertionError``, which says what was
-    broken.
+    The stream is read in every possible way. The checks are: it ends with exactly one outcome,
+    which never changes; its error is raised once by iteration and each time by ``collect``, and
+    holds what arrived; the response is final and matches the chunks; leaving, cancelling, and
+    rejecting the stream end it without an error and keep what had arrived; a cancelled read loses
+    nothing; a second reader is refused, as is one after the block; the stream can be closed
+    repeatedly; exceptions in the block propagate unchanged.
+
+    Raises ``AssertionError``, which says what is wrong.
     """
     expected: list[_Expected] = []
 

@@ -25,18 +25,18 @@ Factory = Callable[[], HTTPTransport]
 
 
 async def check_transport(factory: Factory) -> None:
-    """Prove that a transport can carry this library.
+    """Check that a transport can carry this library.
 
-    ``factory`` makes a new transport each time, of httpx's interface or of httpx2's, which must be able
-    to reach 127.0.0.1. Checked, over real sockets: requests and responses arrive as they were sent; a
-    body's bytes are available as soon as they have arrived; every framing is read to its end, and an early end raises an
-    ``httpx.TransportError``; a connection is reused if its body was drained, and closed if it was
-    not; cancellation at any wait raises Trio's own exception, closes the connection, and leaves the
-    transport usable; closing the transport closes all its connections.
+    ``factory`` makes a new transport of httpx's or httpx2's interface each time, which must be able
+    to reach 127.0.0.1. Use Trio's real clock, or ``MockClock(autojump_threshold=0.02)``.
 
-    Use Trio's real clock, or ``MockClock(autojump_threshold=0.02)``.
+    The checks run over real sockets. They are: requests and responses arrive unchanged; the bytes
+    of a body are available as soon as they arrive; every framing is read to its end, and an early
+    end raises an ``httpx.TransportError``; a connection is reused if its body was read completely,
+    and closed otherwise; cancellation at any wait raises Trio's own exception, closes the
+    connection, and leaves the transport usable; closing the transport closes all its connections.
 
-    Raises ``AssertionError``, which says what was broken.
+    Raises ``AssertionError``, which says what is wrong.
     """
     for clause, check in _CLAUSES.items():
         with trio.move_on_after(SECONDS) as scope:
@@ -108,14 +108,14 @@ async def _transfers(factory: Factory) -> None:
     async with _running(factory, answer) as (transport, server):
         request = _request(server, BIG, authorization="Bearer k")
         async with _response(transport, request) as (response, pieces):
-            assert response.status_code == 418, "the status is another"
+            assert response.status_code == 418, "the status differs"
             got = {name: response.headers.get(name) for name in headers}
-            assert got == headers, f"the response's headers are others: {got}"
-            assert b"".join([piece async for piece in pieces]) == b"body", "the body is another"
+            assert got == headers, f"the response's headers differ: {got}"
+            assert b"".join([piece async for piece in pieces]) == b"body", "the body differs"
         (sent,) = server.requests
-        assert (sent.method, sent.target) == ("POST", "/v1/x?a=%20b"), "the request line is another"
-        assert sent.headers.get("authorization") == "Bearer k", "the request's header is another"
-        assert sent.body == BIG, "the request's body is another"
+        assert (sent.method, sent.target) == ("POST", "/v1/x?a=%20b"), "the request line differs"
+        assert sent.headers.get("authorization") == "Bearer k", "the request's header differs"
+        assert sent.body == BIG, "the request's body differs"
 
 
 async def _streams(factory: Factory) -> None:
@@ -124,7 +124,7 @@ async def _streams(factory: Factory) -> None:
         _response(transport, _request(server)) as (_, pieces),
     ):
         with trio.move_on_after(SECONDS / 2) as scope:
-            assert await anext(pieces) == b"first", "the first bytes are others"
+            assert await anext(pieces) == b"first", "the first bytes differ"
         assert not scope.cancelled_caught, "a body is held back until more of it comes"
 
 
@@ -151,7 +151,7 @@ async def _reuses_connections(factory: Factory) -> None:
     async with _running(factory, reply(b"x")) as (transport, server):
         for _ in range(3):
             await _read(transport, _request(server))
-        assert len(server.connections) == 1, "a connection with nothing to do is not used again"
+        assert len(server.connections) == 1, "an idle connection is not reused"
     async with _running(factory, reply(b"x") | closing()) as (transport, server):
         for _ in range(2):
             await _read(transport, _request(server))

@@ -31,10 +31,11 @@ from ._wire_answers import (
 
 
 def resumable(*events: bytes) -> ReplyFunction:
-    """Return a reply function for a response in the background: with these events, which are numbered.
+    """Return a reply function for a response in the background with these events, which it numbers.
 
-    A request for it gets all of them, and one that takes it up again those that follow. The first is cut
-    by a fault: ``serve(resumable(*events) | faults.cut(-20), resumable(*events))``.
+    A request for the response gets all events, and a request that resumes it gets the remaining
+    ones. Use a fault to cut the first reply: ``serve(resumable(*events) | faults.cut(-20),
+    resumable(*events))``.
     """
 
     def choose(request: ServedRequest) -> Reply:
@@ -57,7 +58,12 @@ def decode(
 ) -> tuple[CompletionResponse, MiniLLMError | None]:
     """Decode a response body that arrives in these pieces, without HTTP and without waiting.
 
-    Returns the response, and the error that ended it if one did.
+    - ``provider`` defines the wire format.
+    - ``pieces`` are the bytes of the body, split anywhere.
+    - ``expect_usage`` says whether the answer should wait for usage.
+    - ``choices`` is the number of answers that were requested.
+
+    Returns the response, and the error that ended it, or ``None``.
     """
     state = Ingest(
         model="?",
@@ -76,9 +82,9 @@ def decode(
 
 
 def settlement(cost: float | str | None, *, id: str = "gen-1", **fields: Any) -> Reply:
-    """Return OpenRouter's reply with the cost of a generation, in USD.
+    """Return OpenRouter's reply to a cost lookup, with the cost of a generation in USD.
 
-    ``fields`` are further ones of its record.
+    ``id`` is the id of the generation, and ``fields`` are more fields of its record.
     """
     data = {"id": id, "total_cost": cost, "native_tokens_prompt": 7, "native_tokens_completion": 5}
     body = msgspec.json.encode({"data": data | fields})
@@ -86,7 +92,10 @@ def settlement(cost: float | str | None, *, id: str = "gen-1", **fields: Any) ->
 
 
 def model(provider: Provider | None = None, **options: Any) -> Model:
-    """Return a model at an address that does not exist, for use with a `ScriptedTransport`."""
+    """Return a model at an address that does not exist, for use with a `ScriptedTransport`.
+
+    ``provider`` is that of chat completions by default. ``options`` are other fields of the model.
+    """
     made = compatible("test-model", base_url="http://test.invalid/v1", **options)
     return made if provider is None else msgspec.structs.replace(made, provider=provider)
 
@@ -94,19 +103,22 @@ def model(provider: Provider | None = None, **options: Any) -> Model:
 def answer(
     *parts: AnswerPart, finish: Finish = "auto", usage: Usage | None = None
 ) -> ReplyFunction:
-    """Return a reply function for a whole answer in the request's wire format, streamed or not.
+    """Return a reply function that gives a complete answer in the request's wire format, streamed
+    or not.
 
-    ``parts`` are texts, `reasoning` and `tool_call`, in order: ``answer("Sea ", "salty")``. ``finish`` says
-    why it ends, in words that mean the same on every wire format; by itself it is ``tool_calls`` where
-    there are calls, else ``stop``. ``usage`` is a `Usage`; counts that a wire format has no name for are
-    left out. Faults are applied to it as to a reply: ``answer("Sea") | faults.cut(-20)``.
+    - ``parts`` are texts, `reasoning`, and `tool_call`, in order: ``answer("Sea ", "salty")``.
+    - ``finish`` is the reason why the answer ends, in words that mean the same in every wire
+      format. By default, it is ``tool_calls`` if there are calls, and ``stop`` otherwise.
+    - ``usage`` is a `Usage`. Counts that a wire format has no name for are left out.
 
-    A path that ends in ``/messages`` or ``awPredict`` is Anthropic's, one that ends in ``/responses`` that
-    of OpenAI's Responses, one with ``enerateContent`` Gemini's, and ``/completions`` without ``/chat`` is
-    that of text completions. A response in the background is taken up again.
+    You can apply faults, as to a reply: ``answer("Sea") | faults.cut(-20)``. The path of the
+    request selects the wire format: Anthropic's for ``/messages`` or ``awPredict`` at its end,
+    OpenAI's Responses for ``/responses`` at its end, Gemini's for ``enerateContent``, text
+    completions for ``/completions`` without ``/chat``, and chat completions otherwise. A response
+    in the background can be resumed.
 
-    Raises ``TypeError`` for what is no part, ``ValueError`` for another ``finish``; a request on a wire
-    format that has no such part fails with ``ValueError``.
+    Raises ``TypeError`` for an invalid part, and ``ValueError`` for an unknown ``finish``. A
+    request whose wire format has no such part fails with ``ValueError``.
     """
     blocks, counts = Blocks(parts), True if usage is None else usage
     check_option("usage", usage, Usage)

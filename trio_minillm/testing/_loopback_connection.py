@@ -35,18 +35,18 @@ _GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLErr
 
 
 class Connection(msgspec.Struct, kw_only=True, eq=False):
-    """One connection, as the server saw it. Times are seconds on Trio's clock."""
+    """One connection, as the server saw it. Times are in seconds on Trio's clock."""
 
     number: int
-    """Number of the connection, from 0."""
+    """The number of the connection, from 0."""
     opened_at: float
-    """Time at which it was accepted."""
+    """The time when it was accepted."""
     closed_at: float | None = None
-    """Time at which the socket was closed, by whichever side; None while it is open."""
+    """The time when either side closed the socket; ``None`` while it is open."""
     left_at: float | None = None
-    """Time at which the client hung up, by an end or a reset; None if it did not."""
+    """The time when the client closed or reset the connection; ``None`` if it did not."""
     requests: int = 0
-    """Number of requests that came over it."""
+    """The number of requests that arrived on it."""
     closed: trio.Event = msgspec.field(default_factory=trio.Event)
     """Set with ``closed_at``."""
     left: trio.Event = msgspec.field(default_factory=trio.Event)

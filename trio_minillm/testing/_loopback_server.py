@@ -24,7 +24,7 @@ from ._script import Answer, Script, Scripted, ServedRequest
 
 
 class LoopbackServer(Scripted):
-    """A running server, made by `serve`."""
+    """A running server, started by `serve`."""
 
     def __init__(self, script: Script, context: ssl.SSLContext | None) -> None:
         self.script: Script = script
@@ -47,7 +47,7 @@ class LoopbackServer(Scripted):
 
     @property
     def base_url(self) -> str:
-        """The address for a client's ``base_url``."""
+        """The address to use as a model's ``base_url``."""
         return f"{self.url}/v1"
 
     @property
@@ -61,7 +61,7 @@ class LoopbackServer(Scripted):
         return len(self._scopes)
 
     async def asked(self, count: int = 1) -> None:
-        """Wait until ``count`` requests have arrived, not counting GET requests."""
+        """Wait until ``count`` requests have arrived; GET requests do not count."""
         await trio.lowlevel.checkpoint()
         while len(self.requests) < count:
             await self._changed.wait()
@@ -85,7 +85,7 @@ class LoopbackServer(Scripted):
     async def handle(self, stream: trio.SocketStream) -> None:
         """Serve an accepted connection until it is closed; `serve` calls this.
 
-        Raises what a reply's function raises.
+        Raises what the function of a reply raises.
         """
         connection = Connection(number=len(self.connections), opened_at=trio.current_time())
         self.connections.append(connection)
@@ -122,15 +122,19 @@ async def serve(
     context: ssl.SSLContext | None = None,
     port: int = 0,
 ) -> AsyncIterator[LoopbackServer]:
-    """Run a server on 127.0.0.1 that answers by a script, for the length of a block.
+    """Run a scripted server on 127.0.0.1 for the duration of a block.
 
-    The n-th request gets the n-th of ``replies``, and later ones get the last; a reply may be a
-    function of the request (`ServedRequest`). GET requests get ``settlements`` in the same way.
-    ``context`` is for TLS. An exception of the block comes out as itself, and so does one of a
-    reply's function. Leaving the block breaks the open connections.
+    - ``replies`` answer the requests in order, and the last one answers all further requests. A
+      reply may be a function of the request (`ServedRequest`).
+    - ``settlements`` answer GET requests in the same way.
+    - ``context`` turns on TLS.
+    - ``port`` is the port; 0 lets the system choose one.
 
-    With a mocked clock use ``MockClock(autojump_threshold=0.02)``: bytes on a socket need a moment
-    of real time, during which a clock with a lower threshold would jump.
+    An exception in the block, or in the function of a reply, propagates unchanged. Leaving the
+    block breaks the open connections.
+
+    With a mocked clock, use ``MockClock(autojump_threshold=0.02)``: bytes on a socket need a moment
+    of real time, and a clock with a lower threshold would jump meanwhile.
     """
     server = LoopbackServer(Script(replies or (OK,), settlements or (NOT_YET,)), context)
     listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")

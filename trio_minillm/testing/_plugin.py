@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def llm_script() -> Iterator[ScriptedTransport]:
-    """A server in memory for `llm_client`, which answers "ok" or ``llm_script.replies = [...]``.
+    """A server in memory for `llm_client`. It answers "ok", or ``llm_script.replies = [...]``.
 
     The test fails if it leaves a response open.
     """

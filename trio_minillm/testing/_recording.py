@@ -40,7 +40,7 @@ SPELLED: Final = 12
 
 
 class Recording(httpx.AsyncBaseTransport):
-    """A transport that records the responses of another one; made by `record`."""
+    """A transport that records the responses of another one. Make it with `record`."""
 
     def __init__(
         self,
@@ -60,7 +60,9 @@ class Recording(httpx.AsyncBaseTransport):
         self.write({"recording": 1})
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request through the other transport, without compression, and record it."""
+        """Send the request through the other transport, without compression, and record the
+        response.
+        """
         request.headers["accept-encoding"] = "identity"
         exchange = _Exchange(self, self._count, self._secrets | _secrets_of(request))
         self._count += 1
@@ -118,14 +120,17 @@ def record(
 ) -> Recording:
     """Return a transport that records every response, for ``open_client(transport=…)``.
 
-    Guarantees: the file is new (``FileExistsError`` otherwise), readable by its owner only, and at
-    most about ``max_bytes`` long; it contains no request's headers, query or body; ``secrets``, and
-    anything in the request's headers, query or URL that may be a key, is replaced by as many ``*``
-    where the response repeats it, in any common spelling and even if only a part of it is there.
-    The client's responses are unchanged and not delayed.
+    Use it as ``async with record(path) as transport``, which closes both.
 
-    ``transport`` sends the requests, by default a new `TrioTransport`. Use it as ``async with
-    record(path) as transport``, which closes both. The documentation has the format of the file.
+    - ``path`` is a new file; an existing one raises ``FileExistsError``. Only its owner can read
+      it.
+    - ``transport`` sends the requests. The default is a new `TrioTransport`.
+    - ``secrets`` are texts to replace by ``*`` wherever a response repeats them.
+    - ``max_bytes`` is the approximate limit of the file's size.
+
+    Guarantees: the file contains no headers, query, or body of a request. Anything in a request's
+    headers, query, or URL that may be a key is treated like ``secrets``, in any common spelling and
+    even if only a part of it is repeated. The client's responses are unchanged and not delayed.
     """
     return Recording(path, transport, secrets=secrets, max_bytes=max_bytes)
 

@@ -36,15 +36,18 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 def replay(
     path: str | os.PathLike[str], *, speed: float = 1.0, questions: bool = False
 ) -> tuple[Reply, ...]:
-    """Return the responses of a recording as replies of a script, in the order of their requests.
+    """Return the responses of a recording as scripted replies, in the order of their requests.
 
-    They bring the same bytes in the same reads, ``speed`` times as fast as recorded; ``math.inf``
-    leaves out all pauses. If the client had hung up, the reply stays silent after what was read.
-    With ``questions`` the replies are those to requests for a cost, and to cancel a response, for
-    ``settlements=``, otherwise those to all others.
+    - ``path`` is the recording.
+    - ``speed`` is how much faster than recorded the bytes arrive, in the same reads; ``math.inf``
+      leaves out all pauses.
+    - ``questions`` selects the replies to cost lookups and cancellations, for ``settlements=``. By
+      default, you get those to all other requests.
+
+    If the client had hung up, the reply stays silent after what was read.
 
     Raises ``ValueError``, with the place, for a file that is not a recording and for an exchange
-    whose body was not recorded completely; ``OSError`` if the file can't be read.
+    whose body was not recorded completely. Raises ``OSError`` if the file can't be read.
     """
     if not speed > 0:
         raise ValueError("speed must be above 0")
@@ -76,20 +79,20 @@ def _lines(path: Path) -> Iterator[tuple[int, _Line]]:
             try:
                 line = _decode_line(data)
             except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
-                raise ValueError(f"line {number} is not of a recording") from exc
+                raise ValueError(f"line {number} does not belong to a recording") from exc
             if number == 1 and line.recording != 1:
-                raise ValueError("this is no recording, or one of another version")
+                raise ValueError("this is not a recording, or has another version")
             if number > 1:
                 yield number, line
     if not number:
-        raise ValueError("this is no recording: it is empty")
+        raise ValueError("this is not a recording: it is empty")
 
 
 def _reply_of(lines: list[_Line], speed: float) -> Reply:
     opening, *rest = lines
     last = rest[-1] if rest else opening
     if last.end in ("limit", "compressed"):
-        raise ValueError(f"exchange {opening.n} was not recorded whole: {last.end}")
+        raise ValueError(f"exchange {opening.n} was not recorded completely: {last.end}")
     head = rest[0] if rest and rest[0].status is not None else None
     if head is None:
         if last.end in (None, "left"):

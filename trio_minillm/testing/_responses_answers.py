@@ -24,8 +24,9 @@ def responses_events(
 ) -> list[bytes]:
     """Return the events of an OpenAI Responses stream, one ``bytes`` each.
 
-    ``parts`` and ``usage`` are as for `openai_events`. The status ``"incomplete"`` is a cut answer; with
-    None, the last part stays open and there is no end.
+    ``parts`` and ``usage`` are as for `openai_events`. ``status`` is the status of the response;
+    ``"incomplete"`` is a cut answer. With ``None``, the last part stays open and the stream has no
+    end.
     """
     reason = "max_output_tokens" if status == "incomplete" else None
     return _events(Blocks(parts), status, reason, usage)

@@ -31,11 +31,11 @@ class _Mark:
 hang: Final = _Mark("hang")
 """A step that never ends: the connection stays open and silent."""
 reset: Final = _Mark("reset")
-"""A step that breaks the connection, over a socket with a TCP reset."""
+"""A step that breaks the connection; over a socket, with a TCP reset."""
 eof: Final = _Mark("eof")
-"""A step that closes the connection in order, whatever the head announced."""
+"""A step that closes the connection cleanly, whatever the head announced."""
 half_close: Final = _Mark("half_close")
-"""A step like `eof`, except that the server goes on reading until the client hangs up."""
+"""A step like `eof`, except that the server continues to read until the client hangs up."""
 
 ENDS: Final = (hang, reset, eof, half_close)
 """Steps that nothing can follow."""
@@ -67,33 +67,35 @@ def forever(*steps: bytes | float) -> Forever:
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """One scripted response. ``reply | fault`` is the reply with one of `faults` applied.
+    """One scripted response. ``reply | fault`` applies one of the `faults` to it.
 
-    Raises ``TypeError`` for a step or an option of another type.
+    Raises ``TypeError`` for a step or an option of the wrong type.
     """
 
     steps: tuple[Step, ...] = ()
-    """Data, pauses and marks of the body, in order."""
+    """The data, pauses, and marks of the body, in order."""
     status: int = 200
     """The HTTP status."""
     headers: dict[str, str] = msgspec.field(
         default_factory=lambda: {"content-type": "text/event-stream"}
     )
-    """Headers, sent as they are. The framing adds its own if they have none of it."""
+    """The headers, sent unchanged. The framing adds its own unless they are present."""
     wait: float | _Mark = 0.0
-    """Seconds before the headers are sent; `hang` if they never are."""
+    """The seconds before the headers are sent, or `hang` to never send them."""
     error: BaseException | None = None
-    """Exception in place of a response, for a connection that failed. Over a socket it is reset."""
+    """An exception instead of a response, for a connection that failed. Over a socket, the
+    connection is reset."""
     framing: Framing = "chunked"
-    """Framing, by which the client finds the body's end; ``close`` is the connection's end."""
+    """The way in which the client finds the end of the body; ``close`` means the end of the
+    connection."""
     length: int | None = None
-    """Value of ``content-length`` if it is to be wrong (with framing ``length``)."""
+    """A wrong value for ``content-length`` (with the framing ``length``)."""
     http: Literal["1.0", "1.1"] = "1.1"
-    """The version in the head."""
+    """The HTTP version in the head."""
     keep_alive: bool = True
-    """False if the connection is closed after the response, which the head then says."""
+    """False to close the connection after the response, and to say so in the head."""
     raw: bool = False
-    """True if the steps are all that is sent, with head and framing in them."""
+    """True if the steps are everything that is sent, including head and framing."""
 
     def __post_init__(self) -> None:
         if isinstance(self.steps, str | bytes):
@@ -123,19 +125,19 @@ Fault: TypeAlias = Callable[[Reply], Reply]
 def _faulty(reply: Reply, fault: Fault) -> Reply:
     made = fault(reply) if callable(fault) else None
     if not isinstance(made, Reply):  # faults.cut without its arguments, say
-        raise TypeError("what stands behind | must be a fault, as in reply | faults.cut(-20)")
+        raise TypeError("the value after | must be a fault, as in reply | faults.cut(-20)")
     return made
 
 
 def reply(*steps: Step, **options: Any) -> Reply:
-    """Return a `Reply` whose body is these steps. ``options`` are its other fields."""
+    """Return a `Reply` with these steps as its body. ``options`` are its other fields."""
     return Reply(steps=steps, **options)
 
 
 def raw(*steps: Step, **options: Any) -> Reply:
-    """Return a `Reply` that is exactly these bytes on the connection, and then its end.
+    """Return a `Reply` that consists of exactly these bytes on the connection, and then its end.
 
-    With ``keep_alive=True`` the connection stays open after them.
+    ``options`` are its other fields. With ``keep_alive=True``, the connection stays open.
     """
     return Reply(**{"steps": steps, "raw": True, "keep_alive": False, **options})
 
@@ -146,13 +148,13 @@ class ServedRequest(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     """The HTTP method."""
     target: str
-    """Path and query, as sent."""
+    """The path and query, as they were sent."""
     headers: dict[str, str]
-    """Values by lower-case name; several values of one name are joined with ``", "``."""
+    """Values by lower-case name. Several values of one name are joined with ``", "``."""
     body: bytes
-    """The bytes of the body."""
+    """The body."""
     connection: int = 0
-    """Number of the connection that it arrived on, from 0 (always 0 in memory)."""
+    """The number of the connection that it arrived on, from 0 (always 0 in memory)."""
 
     @property
     def path(self) -> str:
@@ -161,17 +163,23 @@ class ServedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def asks_about(self) -> bool:
-        """True if it asks about a response: what it cost, or that it be taken up again or cancelled."""
+        """True if it is about an earlier response: its cost, its resumption, or its
+        cancellation.
+        """
         return self.method == "GET" or self._cancels
 
     @property
     def is_question(self) -> bool:
-        """True if ``settlements`` answer it: it asks about a response, and not for its events."""
+        """True if ``settlements`` answer it: it is about an earlier response, and does not ask for
+        its events.
+        """
         return self._cancels or (self.method == "GET" and not self._is_below_responses)
 
     @property
     def resumes(self) -> int | None:
-        """The number of the event behind which a response in the background is to go on, if it is."""
+        """The number of the event after which a response in the background should continue, if
+        any.
+        """
         asked = parse_qs(self.target.partition("?")[2])
         number = asked.get("starting_after", [""])[0]
         return int(number) if self.method == "GET" and number.isdecimal() else None
@@ -193,7 +201,9 @@ class ServedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplyFunction:
-    """A function of the request that returns a reply. Faults are applied to it as to a `Reply`."""
+    """A function of the request that returns a reply. You can apply faults to it, as to a
+    `Reply`.
+    """
 
     def __init__(self, choose: Callable[[ServedRequest], Reply]) -> None:
         self._choose = choose
@@ -285,8 +295,8 @@ class Answers:
 def wire(reply: Reply) -> Reply:
     """Return the same reply as the bytes of its connection, including head and framing.
 
-    Faults after it apply to those: ``reply | testing.wire | faults.cut(10)`` ends the connection
-    inside the head.
+    Faults that you apply afterwards change these bytes: ``reply | testing.wire | faults.cut(10)``
+    ends the connection in the middle of the head.
     """
     if reply.raw:
         return reply
@@ -348,7 +358,7 @@ def head_bytes(http: str, status: int, headers: Mapping[str, str]) -> bytes:
         reason = "Scripted"
     lines = [f"HTTP/{http} {status} {reason}", *(f"{n}: {v}" for n, v in headers.items())]
     if any(set("\r\n\0") & set(line) for line in lines):
-        raise ValueError("a header would break its line; use testing.raw to send what is no HTTP")
+        raise ValueError("a header would break its line; use testing.raw to send anything but HTTP")
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 

@@ -27,14 +27,17 @@ from ._script import (
 
 
 class ScriptedTransport(Scripted, httpx.AsyncBaseTransport):
-    """A transport that answers the n-th request with the n-th reply, and later ones with the last.
+    """A server in memory: a transport that answers requests with scripted replies.
 
-    A reply may be a function of the request (`ServedRequest`) that returns one. Requests for a
-    cost, which are GET requests, and those that cancel a response are answered by ``settlements`` in
-    the same way, by default with 404: not known yet. ``requests`` are the requests for an answer,
-    ``bodies`` their decoded JSON, and ``questions`` all others: also the GET requests that take up a
-    response in the background (`resumable`), which get the next of the replies. ``open_bodies`` counts
-    responses that were begun and not closed: 0 means that none has leaked.
+    - ``replies`` answer the requests in order, and the last one answers all further requests. A
+      reply may be a function of the request (`ServedRequest`).
+    - ``settlements`` answer cost lookups and requests that cancel a response, in the same way. The
+      default is 404, which means "not known yet".
+
+    ``requests`` are the requests for an answer, ``bodies`` their decoded JSON, and ``questions``
+    all other requests. These include the GET requests that resume a response in the background
+    (`resumable`), which get the next of the replies. ``open_bodies`` counts the responses that were
+    started and not closed: 0 means that none has leaked.
     """
 
     def __init__(self, *replies: Answer, settlements: Sequence[Answer] = ()) -> None:
@@ -50,7 +53,7 @@ class ScriptedTransport(Scripted, httpx.AsyncBaseTransport):
         return [json.loads(request.content) for request in self.requests]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer by the script, and report the trace event that httpx's own transport reports.
+        """Answer from the script, and report the trace event that httpx's own transport reports.
 
         Raises the script's ``error``, and ``httpx.RemoteProtocolError`` for a head that is not
         HTTP.

@@ -17,7 +17,10 @@ JSON: TypeAlias = dict[str, Any]
 
 
 def sse(data: Any, event: str | None = None) -> bytes:
-    """Return one server-sent event. ``data`` is sent as it is if it is text, otherwise as JSON."""
+    """Return one server-sent event. Text in ``data`` is sent unchanged, and anything else as JSON.
+
+    ``event`` is the name of the event.
+    """
     text = data if isinstance(data, str) else msgspec.json.encode(data).decode()
     head = f"event: {event}\n" if event else ""
     return f"{head}data: {text}\n\n".encode()
@@ -42,8 +45,11 @@ def openai_events(
 ) -> list[bytes]:
     """Return the events of an OpenAI chat-completions stream, one ``bytes`` each.
 
-    ``parts`` are texts, `reasoning` and `tool_call`; ``usage`` may be a `Usage`. Without a ``finish`` of
-    your own it is ``tool_calls`` where there are calls, else ``stop``.
+    - ``parts`` are texts, `reasoning`, and `tool_call`, in order.
+    - ``finish`` is the finish reason. By default, it is ``tool_calls`` if there are calls, and
+      ``stop`` otherwise. With ``None``, there is none.
+    - ``usage`` says whether there is usage, and may be a `Usage`.
+    - ``done`` says whether ``[DONE]`` ends the stream.
     """
     blocks = Blocks(parts)
 
@@ -117,8 +123,8 @@ def text_events(
 ) -> list[bytes]:
     """Return the events of a stream of text completions, one ``bytes`` each.
 
-    The finish reason comes with an empty text, as from most servers. Raises ``ValueError`` for anything
-    but text.
+    The arguments are as for `openai_events`. The finish reason comes with an empty text, as from
+    most servers. Raises ``ValueError`` for parts other than text.
     """
     blocks = Blocks(parts)
     blocks.only_text("text completions")
@@ -165,8 +171,9 @@ def anthropic_events(
 ) -> list[bytes]:
     """Return the events of an Anthropic Messages stream, one ``bytes`` each.
 
-    ``parts`` and ``usage`` are as for `openai_events`. Without a ``stop`` of your own it is ``tool_use``
-    where there are calls, else ``end_turn``; with None there is no end.
+    ``parts`` and ``usage`` are as for `openai_events`. ``stop`` is the stop reason: by default
+    ``tool_use`` if there are calls, and ``end_turn`` otherwise. With ``None``, the stream has no
+    end.
     """
     blocks = Blocks(parts)
 
@@ -254,10 +261,12 @@ _GEMINI_REASONS = {
 def gemini_events(
     *parts: AnswerPart, finish: str | None = "auto", usage: Usage | bool = True
 ) -> list[bytes]:
-    """Return the events of a stream on Gemini's own wire, one ``bytes`` each; there is no end event.
+    """Return the events of a stream in Gemini's own format, one ``bytes`` each. There is no end
+    event.
 
-    ``parts`` and ``usage`` are as for `openai_events`; the arguments of a call must be JSON. The finish
-    reason comes in an event of its own, without content: ``STOP`` without one of your own.
+    ``parts`` and ``usage`` are as for `openai_events`; the arguments of a call must be JSON.
+    ``finish`` is the finish reason, ``STOP`` by default, which has a separate event without
+    content.
     """
     blocks = Blocks(parts)
     numbers = count(1)

@@ -1,12 +1,11 @@
 """Faults of servers and networks, as functions over a scripted reply.
 
-Every function here returns a function from `Reply` to `Reply`, so that faults compose::
+Every function here returns a function from `Reply` to `Reply`, so that you can compose faults:
+``testing.reply(*events) | faults.without_usage() | faults.split(every=1) | faults.cut(-20)``.
 
-    testing.reply(*events) | faults.without_usage() | faults.split(every=1) | faults.cut(-20)
-
-A fault has the same effect in memory and over a socket, and changes nothing but what it says.
-Offsets count the bytes of the body, or after ``testing.wire`` those of the connection; negative
-ones count from the end. Pauses of the script keep their places among the bytes.
+A fault has the same effect in memory and over a socket, and changes nothing else. Offsets count the
+bytes of the body, or after ``testing.wire`` those of the connection; negative offsets count from
+the end. Pauses of the script keep their places among the bytes.
 
 The file is long because it is a catalogue, one short function for each fault.
 """
@@ -72,7 +71,10 @@ def _steps(change: Callable[[tuple[Step, ...]], Iterable[Step]]) -> Fault:
 
 
 def cut(at: int, how: Literal["eof", "reset", "half_close"] = "eof") -> Fault:
-    """End the connection after ``at`` bytes: close it in order, half-close it, or reset it."""
+    """End the connection after ``at`` bytes.
+
+    ``how`` says in which way: a clean close (``"eof"``), a half-close, or a reset.
+    """
     marks = {"eof": eof, "reset": reset, "half_close": half_close}
     if how not in marks:
         raise ValueError(f"how must be one of {', '.join(marks)}")
@@ -81,7 +83,7 @@ def cut(at: int, how: Literal["eof", "reset", "half_close"] = "eof") -> Fault:
 
 
 def stall(at: int, seconds: float = math.inf) -> Fault:
-    """Stay silent after ``at`` bytes, for some seconds or forever."""
+    """Send nothing for ``seconds`` after ``at`` bytes; by default forever."""
     pause: Step = hang if seconds == math.inf else seconds
 
     def change(steps: tuple[Step, ...]) -> Iterable[Step]:
@@ -92,7 +94,7 @@ def stall(at: int, seconds: float = math.inf) -> Fault:
 
 
 def late(seconds: float = math.inf) -> Fault:
-    """Delay the headers by some seconds, or never send them."""
+    """Delay the headers by ``seconds``; by default, never send them."""
     wait = hang if seconds == math.inf else seconds
     return lambda reply: msgspec.structs.replace(reply, wait=wait)
 
@@ -101,7 +103,7 @@ def late(seconds: float = math.inf) -> Fault:
 
 
 def split(*at: int, every: int | None = None) -> Fault:
-    """End reads at these offsets, or after ``every`` bytes."""
+    """Split reads at these offsets, or after every ``every`` bytes."""
     if every is not None and every < 1:
         raise ValueError("every must be at least 1 byte")
 
@@ -116,7 +118,7 @@ def split(*at: int, every: int | None = None) -> Fault:
 
 
 def merge() -> Fault:
-    """Bring all bytes between two pauses in one read."""
+    """Deliver all bytes between two pauses in one read."""
 
     def change(steps: tuple[Step, ...]) -> Iterator[Step]:
         together: list[bytes] = []
@@ -134,7 +136,7 @@ def merge() -> Fault:
 
 
 def drip(size: int = 1, every: float = 1.0) -> Fault:
-    """Bring ``size`` bytes in each read, with ``every`` seconds between two reads."""
+    """Deliver ``size`` bytes in each read, with ``every`` seconds between two reads."""
     pieces = split(every=size)
 
     def change(steps: tuple[Step, ...]) -> Iterator[Step]:
@@ -153,7 +155,7 @@ def drip(size: int = 1, every: float = 1.0) -> Fault:
 
 
 def insert(data: bytes, at: int) -> Fault:
-    """Insert bytes after the first ``at`` ones, in a read of their own."""
+    """Insert ``data`` after the first ``at`` bytes, in a separate read."""
 
     def change(steps: tuple[Step, ...]) -> Iterable[Step]:
         before, rest = parted(steps, at)
@@ -165,8 +167,8 @@ def insert(data: bytes, at: int) -> Fault:
 def inject(*more: Step, at: int = 0) -> Fault:
     """Insert steps (events, comments, pauses) before the event with the number ``at``.
 
-    Numbers start from 0, and negative ones count from the end. The number of events is the place
-    after the last one.
+    Numbers start from 0, and negative ones count from the end. The number of events stands for the
+    place after the last one.
     """
 
     def change(steps: tuple[Step, ...]) -> Iterable[Step]:
@@ -180,7 +182,9 @@ def inject(*more: Step, at: int = 0) -> Fault:
 def keep_alives(
     every: float, times: float = math.inf, *, at: int = 0, data: bytes = b": keep-alive\n\n"
 ) -> Fault:
-    """Send ``data`` before event ``at``, ``every`` seconds apart, ``times`` times or forever."""
+    """Send ``data`` before event ``at``, ``every`` seconds apart, ``times`` times; by default
+    forever.
+    """
     if times == math.inf:
         return inject(forever(data, every), at=at)
     steps: list[Step] = [data, every]
@@ -188,7 +192,7 @@ def keep_alives(
 
 
 def duplicate(at: int) -> Fault:
-    """Send the event with this number twice."""
+    """Send the event with the number ``at`` twice."""
 
     def change(steps: tuple[Step, ...]) -> Iterable[Step]:
         events = events_of(steps)
@@ -203,9 +207,9 @@ def duplicate(at: int) -> Fault:
 def edit(change: Callable[[Any], Any]) -> Fault:
     """Change the data of each event.
 
-    ``change`` gets the decoded JSON, or the text of data that is not JSON, such as ``[DONE]``. It
-    returns what to send in its place, or None to leave out the event. Events whose data stay the
-    same keep their exact bytes.
+    ``change`` receives the decoded JSON, or the text of data that is not JSON, such as ``[DONE]``.
+    It returns what to send instead, or ``None`` to leave out the event. Events whose data does not
+    change keep their exact bytes.
     """
 
     def changed(steps: tuple[Step, ...]) -> Iterator[Step]:
@@ -223,8 +227,10 @@ def edit(change: Callable[[Any], Any]) -> Fault:
 
 
 def without_end() -> Fault:
-    """Leave out the wire format's end marker: ``[DONE]``, ``message_stop`` or ``response.completed``;
-    Gemini's wire has none.
+    """Leave out the wire format's end marker: ``[DONE]``, ``message_stop``, or
+    ``response.completed``.
+
+    Gemini's format has none.
     """
 
     def change(data: Any) -> Any:
@@ -240,8 +246,10 @@ _ENDS = ("message_stop", *_LAST_RESPONSES)
 
 
 def without_finish() -> Fault:
-    """Give no finish reason: ``finish_reason`` and ``stop_reason`` are null, ``finishReason`` is absent.
-    OpenAI's Responses say it by their last event, which is left out.
+    """Leave out the finish reason.
+
+    ``finish_reason`` and ``stop_reason`` become null, and ``finishReason`` is removed. OpenAI's
+    Responses have the reason in their last event, which is left out.
     """
 
     def change(data: Any) -> Any:
@@ -263,7 +271,7 @@ def without_finish() -> Fault:
 
 
 def without_usage() -> Fault:
-    """Give no usage, and leave out events that had nothing else."""
+    """Leave out the usage, and events that have nothing else."""
 
     def change(data: Any) -> Any:
         if not isinstance(data, dict):
@@ -282,7 +290,7 @@ def without_usage() -> Fault:
 
 
 def status(code: int, *, retry_after: float | str | None = None) -> Fault:
-    """Give another status, and optionally ``retry-after`` (seconds, or a date as text)."""
+    """Send another status, optionally with ``retry-after`` (seconds, or a date as text)."""
 
     def change(reply: Reply) -> Reply:
         headers = dict(reply.headers)
@@ -295,10 +303,10 @@ def status(code: int, *, retry_after: float | str | None = None) -> Fault:
 
 
 def body(data: bytes | str | dict[str, Any] | list[Any], content_type: str | None = None) -> Fault:
-    """Replace the body by bytes, text or JSON. The status stays.
+    """Replace the body by bytes, text, or JSON. The status stays.
 
-    The content type becomes JSON for JSON and HTML for text that begins like it; otherwise it
-    stays.
+    Unless ``content_type`` is given, the content type becomes JSON for JSON, and HTML for text that
+    starts like HTML. Otherwise it stays.
     """
 
     def change(reply: Reply) -> Reply:
@@ -317,12 +325,17 @@ def body(data: bytes | str | dict[str, Any] | list[Any], content_type: str | Non
 
 
 def framing(how: Framing, *, http: Literal["1.0", "1.1"] = "1.1") -> Fault:
-    """Frame the body by chunks, by ``content-length``, or by the end of the connection."""
+    """Frame the body by chunks, by ``content-length``, or by the end of the connection.
+
+    ``http`` is the HTTP version in the head.
+    """
     return lambda reply: msgspec.structs.replace(reply, framing=how, http=http)
 
 
 def length(off_by: int) -> Fault:
-    """Make ``content-length`` wrong by some bytes, and close the connection after the body."""
+    """Make ``content-length`` wrong by ``off_by`` bytes, and close the connection after the
+    body.
+    """
 
     def change(reply: Reply) -> Reply:
         said = max(0, size_of(reply.steps) + off_by)
@@ -337,7 +350,7 @@ def closing() -> Fault:
 
 
 def gzip() -> Fault:
-    """Compress the body, whether or not the request allows it. Pauses are lost."""
+    """Compress the body, even if the request does not allow it. Pauses are lost."""
 
     def change(reply: Reply) -> Reply:
         data = _gzip.compress(b"".join(s for s in reply.steps if isinstance(s, bytes)), mtime=0)
@@ -354,7 +367,7 @@ _PAD = 4096
 
 
 def endless_headers(*, one_line: bool = False) -> Fault:
-    """Send header lines without end, or one line without end."""
+    """Send header lines forever, or with ``one_line`` a single endless line."""
 
     def change(reply: Reply) -> Reply:
         head = head_bytes(reply.http, reply.status, reply.headers)[:-2]
@@ -366,7 +379,7 @@ def endless_headers(*, one_line: bool = False) -> Fault:
 
 
 def endless_chunk_size() -> Fault:
-    """Send after the body a chunk whose size line has an extension without end."""
+    """Send a chunk after the body whose size line has an endless extension."""
 
     def change(reply: Reply) -> Reply:
         whole = wire(msgspec.structs.replace(reply, framing="chunked"))
@@ -377,5 +390,5 @@ def endless_chunk_size() -> Fault:
 
 
 def endless_body(data: bytes = b"x" * _PAD) -> Fault:
-    """Repeat ``data`` forever after the body: by default one line without end."""
+    """Repeat ``data`` forever after the body; by default as one endless line."""
     return _steps(lambda steps: [*steps, forever(data)])

@@ -72,11 +72,11 @@ def test_strict_refuses_other_columns(tmp_path: Path) -> None:
     named = {"key": "id", "prompt": "question"}
     assert [r.meta for r in requests_of(path, **named)] == [{"max_token": 5}]
     assert problems_of(path, strict=True, **named) == [
-        "line 1: unknown field: max_token (did you mean max_tokens?); strict lets none into meta"
+        "line 1: unknown field: max_token (did you mean max_tokens?); strict keeps them out of meta"
     ]
     path = written(tmp_path / "in.jsonl", {"id": "a", "question": "x", "answer": "y"})
     assert problems_of(path, strict=True, **named) == [
-        "line 1: unknown field: answer; strict lets none into meta"
+        "line 1: unknown field: answer; strict keeps them out of meta"
     ]
     path = written(tmp_path / "in.jsonl", {"id": "a", "question": "x", "max_tokens": 5})
     assert [r.params for r in requests_of(path, strict=True, **named)] == [{"max_tokens": 5}]
@@ -115,7 +115,7 @@ def test_lines_without_a_key_are_known_by_their_numbers(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_text('{"q": "x"}\n\n{"q": "y"}\n{"q": "z", "key": "own"}\n{"q": "w", "key": "3"}\n')
     file = RequestFile(path, model=MODEL, prompt="q", skip_bad=True)
-    assert [str(p) for p in file.check().problems] == ["line 5: the key is that of line 3, too"]
+    assert [str(p) for p in file.check().problems] == ["line 5: the key is the same as in line 3"]
     assert [r.key for r in file] == ["1", "3", "own"]
     assert problems_of(path)[0] == "line 1: no custom_id or key"
     assert problems_of(path, system="q")[0] == "line 1: no custom_id or key"
@@ -233,7 +233,7 @@ def test_a_meta_that_is_no_object_beside_columns_of_its_fields(tmp_path: Path) -
     path = tmp_path / "in.csv"
     path.write_text("key,prompt,meta,meta.n\na,x,5,1\nb,x,,2\n")
     (bad,) = problems_of(path)
-    assert bad == "line 2: meta is not an object, and there are columns of its fields, too"
+    assert bad == "line 2: meta is not an object, but there are also columns for its fields"
 
 
 def test_parquet_of_any_columns(tmp_path: Path) -> None:
@@ -363,7 +363,7 @@ def test_zstd_that_needs_much_memory_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "in.zst"
     path.write_bytes(compressor.compress(b"{}\n" * 100_000) + compressor.flush())
     (bad,) = problems_of(path)
-    assert bad.startswith("line 1: not readable from here on: the data can't be unpacked: ")
+    assert bad.startswith("line 1: not readable from here on: the data can't be decompressed: ")
 
 
 def test_frames_to_be_skipped(tmp_path: Path) -> None:

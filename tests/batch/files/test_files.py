@@ -278,10 +278,16 @@ BAD = [
     ({"key": "a", "prompt": SECRET, "stop": ["x", 5]}, "each entry of stop must be str, not int"),
     ({"key": "a", "prompt": SECRET, "reasoning": 1.5}, "reasoning must be"),
     ({"key": "a", "prompt": SECRET, "n": 0}, "n must be a whole number"),
-    ({"key": "a", "prompt": SECRET, "tools": {"f": 1}}, "tools is not in the shape"),
-    ({"key": "a", "prompt": SECRET, "tools": [SECRET]}, "tools is not in the shape"),
-    ({"key": "a", "prompt": SECRET, "response_format": 5}, "response_format is not in the shape"),
-    ({"key": "a", "prompt": SECRET, "reasoning": {"x": 1}}, "reasoning is not in the shape"),
+    ({"key": "a", "prompt": SECRET, "tools": {"f": 1}}, "tools does not have OpenAI's shape"),
+    ({"key": "a", "prompt": SECRET, "tools": [SECRET]}, "tools does not have OpenAI's shape"),
+    (
+        {"key": "a", "prompt": SECRET, "response_format": 5},
+        "response_format does not have OpenAI's shape",
+    ),
+    (
+        {"key": "a", "prompt": SECRET, "reasoning": {"x": 1}},
+        "reasoning does not have OpenAI's shape",
+    ),
     ({"key": "a", "prompt": SECRET, "extra": [1]}, "extra is not an object"),
     ({"key": "a", "prompt": SECRET, "extra": {"temperature": 1}}, "temperature"),
     ({"key": "a", "prompt": SECRET, "top_k": 5}, "top_k"),  # OpenAI's wire has none
@@ -290,7 +296,7 @@ BAD = [
     ({**openai_line(), "method": "GET"}, "method is not POST"),
     (
         {**openai_line(), "url": "/v1/embeddings"},
-        "url is not /v1/chat/completions or /v1/completions",
+        "url must be /v1/chat/completions or /v1/completions",
     ),
     ({"custom_id": "a", "body": [1]}, "body is not an object"),
     ({"custom_id": "a", "body": {}}, "no messages"),
@@ -324,7 +330,7 @@ def test_duplicates_are_told_and_the_first_counts(tmp_path: Path) -> None:
     lines = [openai_line(key, temperature=n) for n, key in enumerate("abca")]
     path = written(tmp_path / "in.jsonl", *lines)
     file = RequestFile(path, model=MODEL)
-    assert [str(p) for p in file.check().problems] == ["line 4: the key is that of line 1, too"]
+    assert [str(p) for p in file.check().problems] == ["line 4: the key is the same as in line 1"]
     assert len(file) == 3
     assert "a" in file
     assert "d" not in file
@@ -449,7 +455,7 @@ def test_csv_and_tsv(tmp_path: Path) -> None:
     [
         ("in.csv", "key;prompt\na;b\n", "line 1: the columns seem to be separated by ';'"),
         ("in.csv", "key\tprompt\na\tb\n", "line 1: the columns seem to be separated by '\\t'"),
-        ("in.tsv", "key;prompt\na;b\n", "and must be by '\\t'"),
+        ("in.tsv", "key;prompt\na;b\n", "instead of '\\t'"),
     ],
 )
 def test_another_delimiter_is_told(tmp_path: Path, name: str, text: str, what: str) -> None:
@@ -462,10 +468,10 @@ def test_another_delimiter_is_told(tmp_path: Path, name: str, text: str, what: s
 @pytest.mark.parametrize(
     ("rows", "what"),
     [
-        ("a,b,c\n", "line 3: 3 cells under a head of 2"),
+        ("a,b,c\n", "line 3: 3 cells, but 2 columns"),
         ("a,x\n", "line 3: unknown field"),
         ('b,"unclosed\n', "line 3: not readable from here on"),
-        ('b,"two\nlines"\n\nc,"three\n\nlines",d\n', "line 6: 3 cells under a head of 2"),
+        ('b,"two\nlines"\n\nc,"three\n\nlines",d\n', "line 6: 3 cells, but 2 columns"),
         ("b,\xff\n", "line 1: not readable from here on: not UTF-8"),
     ],
 )
@@ -649,7 +655,7 @@ async def test_what_is_there_is_not_sent_again(tmp_path: Path) -> None:
         assert (out.finished, out.failed, out.torn) == (1, 1, 0)
         assert [out.state(r) for r in (a, b, c)] == ["finished", "failed", "missing"]
         assert list(out.unanswered([a, b, c])) == [c]
-        with pytest.raises(ValueError, match="'a' has a line already"):
+        with pytest.raises(ValueError, match="'a' already has a line"):
             await out.append(answered(a))
         await out.append(answered(c))
         assert list(out.unanswered([a, b, c])) == []
@@ -667,7 +673,7 @@ async def test_each_sample_has_a_line_of_its_own(tmp_path: Path) -> None:
     with ResultFile(path) as out:
         assert out.states(a, 4) == ["finished", "missing", "finished", "missing"]
         assert out.states(request("a", "Other."), 2) == ["changed", "missing"]
-        with pytest.raises(ValueError, match="'a' has a line already"):
+        with pytest.raises(ValueError, match="'a' already has a line"):
             await out.append(answered(a, sample=2))
         asked = list(out.unanswered([a, b, request("c")], samples=3))
         assert [(r.key, r.samples) for r in asked] == [
@@ -681,7 +687,7 @@ async def test_each_sample_has_a_line_of_its_own(tmp_path: Path) -> None:
         assert list(out.unanswered([a, b, request("c")], samples=3)) == []
         with pytest.raises(ValueError, match="samples must be a whole number"):
             list(out.unanswered([a], samples=0))
-        with pytest.raises(ValueError, match="'a' was another request"):
+        with pytest.raises(ValueError, match="'a' belonged to another request"):
             list(out.unanswered([request("a", "Other.")], samples=3))
 
 
@@ -696,7 +702,7 @@ async def test_samples_beyond_the_wanted_ones_are_compared(tmp_path: Path) -> No
         assert not any(out.has_other_answers(one, model=MODEL) for one in asked)
         assert list(out.unanswered(asked, model=MODEL)) == asked
         assert out.has_other_answers(other)
-        with pytest.raises(ValueError, match="'a' was another request"):
+        with pytest.raises(ValueError, match="'a' belonged to another request"):
             list(out.unanswered([other]))
         await out.append(answered(other, sample=8))  # now the file has answers to both
         assert out.has_other_answers(a)
@@ -738,7 +744,7 @@ async def test_a_request_that_changed_is_told(tmp_path: Path) -> None:
         ):
             assert out.state(other) == ("changed" if other.meta is None else "finished")
         elsewhere = msgspec.structs.replace(MODEL, base_url="http://other.invalid/v1", name="c")
-        with pytest.raises(ValueError, match="'a' was another request"):
+        with pytest.raises(ValueError, match="'a' belonged to another request"):
             list(out.unanswered([request("a")]))
     same = msgspec.structs.replace(elsewhere, name=MODEL.name)
     assert fingerprint(BatchRequest("a", "x", same)) == fingerprint(request("a", "x"))
@@ -875,11 +881,11 @@ def test_only_files_of_results_are_taken(tmp_path: Path) -> None:
     for foreign in (openai_line(), theirs, "# Notes", "{}", "[1]"):
         written(path, foreign)
         before = path.read_bytes()
-        with pytest.raises(ResultFileError, match="line 1 is no result of a batch"):
+        with pytest.raises(ResultFileError, match="line 1 is not a result of a batch"):
             ResultFile(path)
         assert path.read_bytes() == before
         path.write_bytes(before[:-1])  # nor is what lacks its end cut off
-        with pytest.raises(ResultFileError, match="line 1 is no result of a batch"):
+        with pytest.raises(ResultFileError, match="line 1 is not a result of a batch"):
             ResultFile(path)
         assert path.read_bytes() == before[:-1]
     with pytest.raises(OSError):

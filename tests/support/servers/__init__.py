@@ -1,7 +1,7 @@
-"""Known servers and what each does differently: data, from which tests and docs/servers/servers.md are made.
+"""Known servers and how each differs: the data of the tests and of docs/servers/servers.md.
 
-Each module holds the entries of one area. A `Difference` names the server, what it sends or wants,
-what this library makes of that, where the fact is from, and a check that fails if it is not so.
+Each module holds the entries of one area. A `Difference` names the server, what it does, how this
+library handles that, the source of the fact, and a check that fails if the entry is wrong.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 
 class Difference(NamedTuple):
-    """One thing that a server does in its own way."""
+    """One way in which a server differs."""
 
     server: str
     """The server's name, as its users know it: ``Z.ai (GLM)``."""
     does: str
-    """Behaviour of the server (what it sends or wants), in a few words; the page's second column."""
+    """What the server does, as a phrase with a verb; the second column of the page."""
     handled: str
-    """Handling by this library; the third column."""
+    """What a user of the library gets; the third column."""
     source: str
     """Source of the fact: a vendor's reference, or ``owner/repository#number``."""
     check: Callable[[], None]

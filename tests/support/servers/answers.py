@@ -114,8 +114,8 @@ ONE_CALL, BOTH = "one call", "both calls"
 ANSWERS += [
     Difference(
         "Vertex AI",
-        "on request, arguments as values with their JSON paths (`partialArgs`), under no id",
-        "one call, whose arguments are written as JSON while they come",
+        "sends arguments as values with JSON paths (`partialArgs`) and without an id, if asked to",
+        "one call, with the arguments as JSON while they stream",
         "cloud.google.com/vertex-ai: `FunctionCall`, recorded streams",
         _gemini(
             [
@@ -129,8 +129,8 @@ ANSWERS += [
     ),
     Difference(
         "Gemini",
-        "calls without ids, and without `args` where there are none",
-        "both calls, with ids of ours that are not sent back",
+        "sends calls without ids, and without `args` if there are none",
+        "both calls, with ids that the client makes and does not send back",
         "ai.google.dev/api/caching, `FunctionCall`; recorded streams",
         _gemini(
             [
@@ -145,7 +145,7 @@ ANSWERS += [
 
 calls(
     "MiniMax on NVIDIA NIM",
-    "the function's name again with every piece of the arguments",
+    "repeats the function's name with every piece of the arguments",
     ONE_CALL,
     "NousResearch/hermes-agent#8259",
     [
@@ -158,7 +158,7 @@ calls(
 )
 calls(
     "Mistral (through litellm)",
-    "the word `null` as the name of a call's later pieces",
+    "sends `null` as the name in later pieces of a call",
     ONE_CALL,
     "BerriAI/litellm#12513",
     [(0, "c1", "weather", ONE), (0, "", "null", TWO)],
@@ -166,16 +166,16 @@ calls(
 )
 calls(
     "Gemini (through relays)",
-    "the function's name in pieces",
-    "one call, its name joined; a piece that equals the name so far is a repeat",
+    "sends the function's name in pieces",
+    "one call with the joined name; a piece that equals the name so far counts as a repeat",
     "continuedev/continue#5849",
     [(0, "c1", "wea", ""), (0, _, "ther", ""), (0, _, _, ARGS)],
     A,
 )
 calls(
-    "DeepSeek; Z.ai (GLM)",
-    "one id for two calls, under two indexes",
-    "both calls; the second gets an id of its own",
+    "DeepSeek, Z.ai (GLM)",
+    "gives two calls with different indexes the same id",
+    "both calls; the second gets a new id",
     "HKUDS/nanobot#3943",
     [(0, "c1", "weather", ARGS), (1, "c1", "time", "{}")],
     A,
@@ -183,8 +183,8 @@ calls(
 )
 calls(
     "OpenRouter (some models)",
-    "one id and one index for calls of different functions",
-    "both calls; the second gets an id of its own",
+    "gives calls of different functions the same id and index",
+    "both calls; the second gets a new id",
     "skye-harris/hass_local_openai_llm#92",
     [(0, "c1", "weather", ARGS), (0, "c1", "time", "{}")],
     A,
@@ -192,8 +192,8 @@ calls(
 )
 calls(
     "Gemini (through relays)",
-    "the function's name as the id of each of its calls, and no index",
-    "all calls; ids are told apart",
+    "uses the function's name as the id of each of its calls, without an index",
+    "all calls, with distinct ids",
     "cloudwego/eino-ext#652",
     [(_, "weather", "weather", ARGS), (_, "weather", "weather", '{"city":"Rome"}')],
     A,
@@ -201,8 +201,8 @@ calls(
 )
 calls(
     "Ollama",
-    "index 0 for all calls",
-    "both calls: a new id with a name is another call",
+    "sends every call with index 0",
+    "both calls; a new id with a name starts another call",
     "ollama/ollama#15457",
     [(0, "c1", "weather", ARGS), (0, "c2", "time", "{}")],
     A,
@@ -210,7 +210,7 @@ calls(
 )
 calls(
     "Gemini (OpenAI-compatible)",
-    "calls without an index",
+    "sends calls without an index",
     BOTH,
     "openai/openai-python#2806",
     [(_, "c1", "weather", ARGS), (_, "c2", "time", "{}")],
@@ -219,40 +219,40 @@ calls(
 )
 calls(
     "Databricks (Kimi)",
-    "no index after a call's first piece",
-    "the pieces continue the newest call",
+    "leaves out the index after the first piece of a call",
+    "later pieces continue the newest call",
     "aaif-goose/goose#11511",
     [(0, "c1", "weather", ""), (_, _, _, ONE), (_, _, _, TWO)],
     A,
 )
 calls(
-    "Nebius; Cerebras",
-    "another index with every piece of the arguments, without id and name",
-    "one call, as long as it is not whole",
+    "Nebius, Cerebras",
+    "sends every piece of the arguments with another index, and without id and name",
+    "one call, until its arguments are complete",
     "dirac-run/dirac#215",
     [(0, "c1", "weather", ""), (1, _, _, ONE), (2, _, _, TWO)],
     A,
 )
 calls(
     "Poolside",
-    "another id from the second piece on",
-    "one call, with its first id",
+    "changes the id from the second piece on",
+    "one call with its first id",
     "poolsideai/pool#9",
     [(0, "c1", "weather", ""), (0, "c2", _, ONE), (0, "c2", _, TWO)],
     A,
 )
 calls(
     "LocalAI",
-    "one call under several indexes, with one id",
-    "one call; arguments that are only the beginning of another's are left out, with a note",
+    "sends one call with one id under several indexes",
+    "one call; arguments that are a prefix of the other's are left out, with a note",
     "mudler/LocalAI#9722",
     [(0, "c1", "weather", ""), (1, "c1", "weather", ARGS)],
     A,
 )
 calls(
     "Mistral",
-    'the id `"null"`',
-    "an id is made",
+    'sends the id `"null"`',
+    "a new id",
     "Mistral's client, `ToolCall.id`",
     [(0, "null", "weather", ARGS), (1, "null", "time", "{}")],
     A,
@@ -260,23 +260,23 @@ calls(
 )
 calls(
     "Z.ai (GLM), local servers",
-    "the whole arguments once more, after their pieces",
-    "one copy, with a note",
+    "repeats the complete arguments after their pieces",
+    "the arguments once, with a note",
     "anomalyco/opencode#12425",
     [(0, "c1", "weather", ""), (0, _, _, ONE), (0, _, _, TWO), (0, _, _, ARGS)],
     A,
 )
 calls(
     "Baidu Qianfan",
-    "all arguments so far with every piece",
-    "the last of them, if the joined pieces are not JSON",
+    "sends the arguments so far with every piece",
+    "the last piece, if the joined pieces are not JSON",
     "NousResearch/hermes-agent#35592",
     [(0, "c1", "weather", ""), (0, _, _, ONE), (0, _, _, ARGS)],
     A,
 )
 calls(
-    "Bedrock (through gateways); litellm of 2024",
-    "`{}` before the arguments",
+    "Bedrock (through gateways), litellm in 2024",
+    "sends `{}` before the arguments",
     "the arguments",
     "openai/openai-agents-js#712, BerriAI/litellm#4537",
     [(0, "c1", "weather", "{}"), (0, _, _, ONE), (0, _, _, TWO)],
@@ -284,72 +284,72 @@ calls(
 )
 calls(
     "GitHub Copilot",
-    "no piece of arguments for a call that has none",
-    "a call with `{}`, if the finish reason is known and is not that of a cut answer",
+    "sends no arguments at all for a call without any",
+    "a call with `{}`, if the finish reason is known and does not mean a cut answer",
     "MadSkittles/Router-Maestro#162",
     [(0, "c1", "time")],
     ("time", ""),
 )
 calls(
-    "any",
-    "a call in an answer that was cut at its length",
-    "no call that can be run, even if it looks whole",
+    "any server",
+    "sends a call in an answer that reached its maximum length",
+    "no call to run, even if it looks complete",
     "NousResearch/hermes-agent#6847, langchain-ai/langchainjs#11471",
     [(0, "c1", "weather", ARGS)],
     reason="length",
 )
 calls(
     "Gemini (OpenAI-compatible)",
-    "a call under `content_filter: SAFETY`",
-    "no call that can be run",
+    "sends a call with the finish reason `content_filter: SAFETY`",
+    "no call to run",
     "Gemini API, `FinishReason`",
     [(0, "c1", "weather", ARGS)],
     reason="content_filter: SAFETY",
 )
 calls(
-    "Kimi; Gemini",
-    "line ends and tabs in the strings of a call's arguments, as they are",
-    "escaped, with a note",
+    "Kimi, Gemini",
+    "sends unescaped line ends and tabs in the arguments of a call",
+    "escaped arguments, with a note",
     "MoonshotAI/kimi-cli#1378; agentscope-ai/agentscope-java#768",
     [(0, "c1", "weather", '{"city":"Paris\n'), (0, _, _, '\t"}')],
     ("weather", '{"city":"Paris\\n\\t"}'),
 )
 calls(
     "vLLM (hermes parser)",
-    "arguments encoded twice, as JSON in a JSON string",
+    "encodes arguments twice, as JSON in a JSON string",
     "the object, with a note",
     "vllm-project/vllm PR 54964; quarkiverse/quarkus-langchain4j#2569",
     [(0, "c1", "weather", '"{\\"city\\":'), (0, _, _, '\\"Paris\\"}"')],
     A,
 )
 calls(
-    "vLLM (0.17 and newer); Moonshot",
-    "the finish reasons `repetition` and `repeat` for a model in a loop",
-    "no call that can be run",
+    "vLLM (0.17 and newer), Moonshot (Kimi)",
+    "sends the finish reasons `repetition` and `repeat` for a model in a loop",
+    "no call to run",
     "BerriAI/litellm PR 27101; MoonshotAI/moonpalace PR 3",
     [(0, "c1", "weather", ARGS)],
     reason="repetition",
 )
 calls(
-    "Several agents' servers",
-    "an opening of a call that never gets a name or arguments",
+    "several agent servers",
+    "starts a call that never gets a name or arguments",
     "no call, not even an invalid one",
     "NousResearch/hermes-agent#47967",
     [(0, "c1", "weather", ARGS), (1, "c2", "", "")],
     A,
 )
 blocks(
-    "Kimi (Anthropic-compatible)",
-    "one id for several `tool_use` blocks",
-    "all calls; ids are told apart",
+    "Kimi (Anthropic's format)",
+    "gives several `tool_use` blocks the same id",
+    "all calls, with distinct ids",
     "HKUDS/nanobot#4473",
     [("grep:3", "weather", {}, [ARGS]), ("grep:3", "time", {}, ["{}"])],
     A,
     B,
 )
 blocks(
-    "relays of Anthropic's wire",
-    "the whole input in `content_block_start`, and again in deltas",
+    "relays of Anthropic's format",
+    "sends the complete input in `content_block_start`, and again in deltas",
     "the input once, with a note",
     "Anthropic's reference: the input is empty at the start",
     [("c1", "weather", {"city": "Paris"}, [ONE, TWO])],
@@ -358,9 +358,9 @@ blocks(
 
 _LITELLM = "seen with litellm 1.82.6 in front of llama.cpp (`nox -s servers`)"
 blocks(
-    "litellm (Messages, of a server of chat completions)",
-    "loses the arguments that stand beside a call's name: llama.cpp's brace",
-    "no call that can be run",
+    "litellm (Messages in front of chat completions)",
+    "drops arguments that come with a call's name, such as llama.cpp's opening brace",
+    "no call to run",
     _LITELLM,
     [("c1", "weather", {}, [ARGS[1:6], ARGS[6:]])],
 )
@@ -419,7 +419,7 @@ def answers(
 
 answers(
     "llama-cpp-python",
-    "`[DONE]` without a finish reason and without usage, where a newer request interrupts the answer",
+    "sends `[DONE]` without finish reason or usage when a newer request interrupts the answer",
     "`truncated`",
     "seen with its default settings",
     [_chunk({"content": "an answer"}), _DONE],
@@ -427,59 +427,59 @@ answers(
 )
 answers(
     "Snowflake",
-    "no finish reason at all, but usage before `[DONE]`",
+    "sends usage before `[DONE]`, but no finish reason",
     "`finished`, with the finish reason `None`",
     "recorded streams",
     [_chunk({"content": "an answer"}), _SPENT, _DONE],
 )
 answers(
     "Gemini (through relays)",
-    "the finish reason on every chunk, the first one included",
-    "content after a reason disproves it: the stream goes on, and a note says so",
+    "sends the finish reason with every chunk, including the first",
+    "the whole answer; content after a finish reason overrides it, with a note",
     "su-kaka/gcli2api#403",
     [_chunk({"content": "an "}, "stop"), _chunk({"content": "answer"}, "stop"), _SPENT, _DONE],
 )
 answers(
     "Z.ai (GLM)",
-    "the finish reason `network_error` for a failure on its side",
-    "`ProviderError`; tried again if nothing had come",
+    "sends the finish reason `network_error` for its own failures",
+    "`ProviderError`; retried if no content has arrived",
     "Z.ai's reference; earendil-works/pi#2313",
     [_chunk({"content": "an answer"}), _chunk(reason="network_error"), _SPENT, _DONE],
     error=llm.ProviderError,
 )
 answers(
     "DeepSeek",
-    "the finish reason `insufficient_system_resource` for a generation that was interrupted",
-    "`ProviderError`; tried again if nothing had come",
+    "sends the finish reason `insufficient_system_resource` for an interrupted answer",
+    "`ProviderError`; retried if no content has arrived",
     "DeepSeek's reference",
     [_chunk({"content": "an answer"}), _chunk(reason="insufficient_system_resource"), _DONE],
     error=llm.ProviderError,
 )
 answers(
-    "Vertex",
-    "keep-alives inside the data (`data: : keepalive`)",
-    "passed over, counted and noted",
+    "Vertex AI",
+    "sends keep-alives as data (`data: : keepalive`)",
+    "ignored, with a count and a note",
     "anomalyco/opencode#50871",
     [_chunk({"content": "an "}), b"data: : keepalive\n\n", _chunk({"content": "answer"}), *_TAIL],
 )
 answers(
     "Together",
-    "a bare number for `logprobs` in a stream",
-    "left out and noted",
+    "sends a bare number as `logprobs` in a stream",
+    "left out, with a note",
     "togethercomputer/openapi PR 27",
     [_chunk({"content": "an answer"}, logprobs=-0.0000017881393), *_TAIL],
 )
 answers(
-    "Servers that turn tokens into JSON values",
-    "numbers for tokens that are digits",
-    "their digits are text",
+    "servers that convert tokens to JSON values",
+    "send digits as numbers",
+    "their digits as text",
     "mastra-ai/mastra#18289",
     [_chunk({"content": "an answer "}), _chunk({"content": 42}), *_TAIL],
     "an answer 42",
 )
 answers(
     "Databricks",
-    "reasoning as a part of the content, with a summary",
+    "sends reasoning as a part of the content, with a summary",
     "reasoning",
     "Databricks' API reference; databricks/appkit PR 559",
     [
@@ -491,8 +491,8 @@ answers(
 )
 answers(
     "Bedrock gateways",
-    "`reasoning_content` as an object with the text, or with the signature alone",
-    "its text is reasoning",
+    "send `reasoning_content` as an object with the text, or with only the signature",
+    "the text as reasoning",
     "envoyproxy/ai-gateway PR 1222",
     [
         _chunk({"reasoning_content": {"text": "hm"}}),
@@ -504,7 +504,7 @@ answers(
 )
 answers(
     "Mistral",
-    "content as a list of text and thinking parts",
+    "sends content as a list of text and thinking parts",
     "text and reasoning",
     "Mistral's API reference",
     [
@@ -516,14 +516,14 @@ answers(
 )
 answers(
     ".NET servers",
-    "a byte-order mark before each event",
-    "passed over",
+    "send a byte-order mark before each event",
+    "ignored",
     "`StreamWriter` with `Encoding.UTF8`",
     [b"\xef\xbb\xbf" + event for event in (_chunk({"content": "an answer"}), *_TAIL)],
 )
 answers(
     _RELAY,
-    "deltas without the field that is empty",
+    "leave out an empty field of a delta",
     "an empty piece",
     "MoonshotAI/kimi-code#2924, agentclientprotocol/claude-agent-acp PR 852",
     [
@@ -564,9 +564,9 @@ def _relayed(
 
 
 answers(
-    "Z.ai (GLM, Anthropic's format); SGLang",
-    "0 tokens of input in `message_start`; the counts come in `message_delta`",
-    "those of `message_delta`",
+    "Z.ai (GLM, Anthropic's format), SGLang",
+    "sends 0 input tokens in `message_start`, and the counts in `message_delta`",
+    "the counts of `message_delta`",
     "zai-org/GLM-5#139, sgl-project/sglang PR 20830",
     _relayed(_ZEROS, {**_MADE, "cache_read_input_tokens": 4}),
     on="anthropic",
@@ -574,7 +574,7 @@ answers(
 )
 answers(
     _RELAY,
-    "no usage in `message_start`, and no `ping`",
+    "send no usage in `message_start`, and no `ping`",
     "the counts of `message_delta`",
     "cline/cline#4346",
     _relayed(),
@@ -582,9 +582,9 @@ answers(
     usage=(26, 16),
 )
 answers(
-    "GitHub Copilot (Anthropic's format); vLLM before March 2026",
-    "`[DONE]` behind `message_stop`, or in its place",
-    "passed over; the reason before it ends the answer",
+    "GitHub Copilot (Anthropic's format), vLLM before March 2026",
+    "sends `[DONE]` after `message_stop` or instead of it",
+    "ignored; the finish reason before it ends the answer",
     "huggingface/tau PR 692, caozhiyuan/copilot-api PR 209, vllm-project/vllm PR 37510",
     _relayed(last=[_DONE]),
     on="anthropic",
@@ -592,26 +592,26 @@ answers(
 )
 answers(
     "Moonshot (Kimi), DeepSeek, MiniMax (Anthropic's format)",
-    "thinking without a signature, or with an empty one",
-    "reasoning, which goes back as it came",
+    "sends thinking without a signature, or with an empty one",
+    "reasoning, which is sent back unchanged",
     "NousResearch/hermes-agent PR 49143, NousResearch/hermes-agent#75725",
     _relayed(thought={"type": "thinking", "thinking": ""}),
     reasoning="hm",
     on="anthropic",
 )
 answers(
-    "Relays of Bedrock's Claude",
-    "`amazon-bedrock-invocationMetrics` in `message_stop`",
-    "passed over",
+    "relays of Claude on Bedrock",
+    "send `amazon-bedrock-invocationMetrics` in `message_stop`",
+    "ignored",
     "docs.aws.amazon.com/bedrock: Anthropic Claude Messages API",
     _relayed(_MADE, last=[_event("message_stop", **{_METRICS: {"inputTokenCount": 26}})]),
     on="anthropic",
     usage=(26, 16),
 )
 answers(
-    "litellm (Messages, of a server of Responses)",
-    "`message_start` twice; the counts, all 0 there, come at the end",
-    "one answer, with the counts of its end",
+    "litellm (Messages in front of Responses)",
+    "sends `message_start` twice with all counts 0, and the counts at the end",
+    "one answer with the counts from its end",
     _LITELLM,
     [
         *(2 * [_event("message_start", message={"id": "m", "content": [], "usage": _ZEROS})]),
@@ -627,8 +627,8 @@ answers(
 
 answers(
     "iFlytek",
-    "its own `code` beside the text, `0` for success",
-    "a code of failure ends the answer; what the event said stays",
+    "sends its own `code` with the text, where `0` means success",
+    "the text of the event, then an error if the code means a failure",
     "xfyun.cn: Spark's HTTP interface, error codes",
     [testing.sse({"code": 10013, "message": "refused", "choices": [
         {"index": 0, "delta": {"content": "an answer"}}]}), *_TAIL],
@@ -636,7 +636,7 @@ answers(
 )  # fmt: skip
 answers(
     "Bedrock, Databricks (through gateways)",
-    "reasoning in objects (`reasoningContent.reasoningText.text`)",
+    "sends reasoning in objects (`reasoningContent.reasoningText.text`)",
     "reasoning",
     "docs.aws.amazon.com: Converse, ReasoningContentBlock",
     [
@@ -648,7 +648,7 @@ answers(
 )
 answers(
     "GitHub Copilot (Claude)",
-    "a whole answer whose text and calls are in two choices, where one was asked for",
+    "splits the text and calls of an unstreamed answer into two choices",
     "one answer",
     "ericc-ch/copilot-api PR 81; HKUDS/nanobot#1481; karthink/gptel PR 1284",
     [
@@ -668,7 +668,7 @@ answers(
 )
 answers(
     "GitHub Copilot (Claude)",
-    "a whole answer whose text and calls are each in a choice, where one was asked for",
+    "puts the text and each call of an unstreamed answer into a choice of its own",
     "one answer",
     "karthink/gptel PR 1284",
     [
@@ -690,8 +690,8 @@ answers(
     ],
 )
 answers(
-    "TGI (old releases); Foundry Local",
-    "a choice's number that counts the pieces",
+    "TGI (old releases), Foundry Local",
+    "numbers the pieces as choices",
     "one answer",
     "huggingface/text-generation-inference PR 1648; microsoft/foundry-local#263",
     [
@@ -702,7 +702,7 @@ answers(
 )  # fmt: skip
 answers(
     "TGI (old releases)",
-    "a number for each piece, also for one without text (a byte of an emoji, a special token)",
+    "numbers every piece as a choice, including pieces without text (a byte of an emoji, a special token)",
     "one answer",
     "huggingface/text-generation-inference PR 1648",
     [
@@ -713,7 +713,7 @@ answers(
 )  # fmt: skip
 answers(
     "Rapid-MLX",
-    "the whole text once more beside the finish reason",
+    "repeats the complete text with the finish reason",
     "the text once, with a note",
     "raullenchai/Rapid-MLX#1709",
     [_chunk({"content": "The answer"}), _chunk({"content": " is 42."}),
@@ -722,7 +722,7 @@ answers(
 )  # fmt: skip
 answers(
     "Cloudflare Workers AI and other gateways",
-    "the upstream's answer inside `result` or another field",
+    "wraps the upstream's answer in `result` or another field",
     "the answer",
     "BerriAI/litellm PR 26028",
     [
@@ -731,8 +731,8 @@ answers(
     ],
 )
 answers(
-    "Relays of event streams",
-    "the upstream's line as data (`data: data: …`), or several events in one",
+    "relays of event streams",
+    "send the upstream's line as data (`data: data: …`), or several events in one",
     "the events",
     "openclaw/openclaw PR 97474; paiml/aprender PR 2015",
     [
@@ -764,8 +764,8 @@ _TEXT = "output_text.delta"
 
 answers(
     "GitHub Copilot (Responses)",
-    "another id for an item in each of its events",
-    "one item: the index counts more",
+    "changes the id of an item with every event",
+    "one item, recognised by its index",
     "BerriAI/litellm PR 30072; vercel/ai PR 18548",
     [
         _step("output_item.added", output_index=0, item=_said("", "a")),
@@ -778,8 +778,8 @@ answers(
 )
 answers(
     "llama.cpp (Responses)",
-    "the status `completed` also for an answer that was cut at its length; litellm makes `end_turn` of it",
-    "`finished`, as a whole one is: compare the counts with `max_tokens`",
+    "reports the status `completed` even if the answer reached its maximum length; litellm turns this into `end_turn`",
+    "`finished`, like a complete answer; compare the counts with `max_tokens`",
     "seen with the embedded model",
     [_step(_TEXT, delta="an answer"), _completed(_said("an answer", "a"))],
     on="responses",
@@ -787,23 +787,23 @@ answers(
 )
 answers(
     "OpenRouter (Responses)",
-    "`[DONE]` behind the last event",
-    "passed over",
+    "sends `[DONE]` after the last event",
+    "ignored",
     "recorded streams of simonw/llm-openrouter",
     [_step(_TEXT, output_index=0, delta="an answer"), _completed(), _DONE],
     on="responses",
 )
 answers(
     "OpenAI (Responses)",
-    "a response at the end with an empty `output`",
-    "what the events before it had",
+    "sends an empty `output` in the final response",
+    "the content of the earlier events",
     "recorded streams of jeremychone/rust-genai",
     [_step("output_item.done", output_index=0, item=_said("an answer", "a")), _completed()],
     on="responses",
 )
 answers(
     "vLLM, DeepSeek, LM Studio (Responses)",
-    "reasoning as `reasoning_text`, in parts of its own events",
+    "sends reasoning as `reasoning_text`, in separate events",
     "reasoning",
     "vllm-project/vllm PR 24938; recorded streams of pydantic/pydantic-ai",
     [
@@ -818,7 +818,7 @@ answers(
 )
 answers(
     "vLLM (Responses)",
-    "a content index that rises with each delta, and one text at the end",
+    "raises the content index with each delta, and sends one text at the end",
     "the text once",
     "vllm-project/vllm PR 29947",
     [
@@ -832,8 +832,8 @@ answers(
 )
 answers(
     "llama.cpp, Lemonade (Responses)",
-    "no indexes, and no ids of items",
-    "the newest item of its kind",
+    "sends items without indexes or ids",
+    "each event applies to the newest item of its kind",
     "ggml-org/llama.cpp issue 20607; lemonade-sdk/lemonade issue 3607",
     [
         _step("output_item.added", item=_said("", "a")),
@@ -846,8 +846,8 @@ answers(
 )
 answers(
     "Gemini",
-    "the finish reason `MALFORMED_FUNCTION_CALL` in a candidate without content",
-    "`ProviderError`, and another attempt if nothing came before",
+    "sends the finish reason `MALFORMED_FUNCTION_CALL` without content",
+    "`ProviderError`; retried if no content has arrived",
     "pydantic/pydantic-ai PR 3095; BerriAI/litellm issue 21744",
     [testing.sse({"candidates": [{"finishReason": "MALFORMED_FUNCTION_CALL", "index": 0}]})],
     "",
@@ -856,8 +856,8 @@ answers(
 )
 answers(
     "OpenAI, Azure (Responses)",
-    "an event `error`, and `response.failed` behind it",
-    "`ProviderError` at the first of them",
+    "sends an `error` event, and `response.failed` after it",
+    "`ProviderError` at the first of the two",
     "recorded streams of prism-php/prism",
     [
         testing.sse({"type": "error", "error": {"code": "server_error", "message": "no"}}, "error"),

@@ -1,7 +1,7 @@
-"""Refusals of known servers: which words mean what.
+"""Refusals of known servers, and how the library classifies them.
 
-Each entry is a body as the server sends it, shortened. It is sent to the library, which must see
-what the entry says it means, and try again if and only if that can help.
+Each entry has a body as the server sends it, shortened. A scripted server sends it to the library,
+which must report the kind that the entry names, and retry if and only if that can help.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from trio_minillm import testing
 from . import Difference
 
 _KINDS = {
-    "quota": "`quota`, not tried again",
-    "rate_limit": "`rate_limit`, tried again",
-    "overloaded": "`overloaded`, tried again",
-    "invalid": "`invalid`, not tried again, and no sign of load in a batch",
-    "auth": "`auth`, not tried again",
-    "server": "`server`, tried again",
+    "quota": "`quota`; not retried",
+    "rate_limit": "`rate_limit`; retried",
+    "overloaded": "`overloaded`; retried",
+    "invalid": "`invalid`; not retried, and a batch does not slow down",
+    "auth": "`auth`; not retried",
+    "server": "`server`; retried",
 }
 
 
@@ -80,9 +80,13 @@ def _refusal(
     says: str = "",
     **more: Any,
 ) -> Difference:
-    """One entry. ``wait``: the seconds that it names; above a minute, it is not tried again."""
+    """One entry. ``wait``: the wait that the server names, in seconds; above a minute, no retry."""
     again = kind in ("rate_limit", "overloaded", "server") and (wait or 0.0) <= 60.0
-    handled = _KINDS[kind] if again or wait is None else f"`{kind}`, not tried again so soon"
+    handled = (
+        _KINDS[kind]
+        if again or wait is None
+        else f"`{kind}`; not retried, because the wait exceeds a minute"
+    )
     if again and wait is not None:
         handled += f" after {wait:g} s"
 
@@ -124,7 +128,7 @@ REFUSALS: list[Difference] = [
     # -- empty accounts
     _refusal(
         "OpenAI",
-        "429 with a type for an empty account",
+        "429 and the type `insufficient_quota` for an empty account",
         "platform.openai.com/docs/guides/error-codes",
         "quota",
         _error(_SPENT, "insufficient_quota", "insufficient_quota"),
@@ -154,7 +158,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "MiniMax",
-        "an empty account as `base_resp` 1008, under HTTP 200",
+        "HTTP 200 with `base_resp` 1008 for an empty account",
         "platform.minimax.io/docs/api-reference/errorcode",
         "quota",
         {"choices": None, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}},
@@ -173,7 +177,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "DashScope (Qwen)",
-        "403 when the free tokens are used up",
+        "403 for used-up free tokens",
         "alibabacloud.com/help/en/model-studio/error-code",
         "quota",
         _error("The free tier of the model has been exhausted.", "AllocationQuota.FreeTierOnly"),
@@ -181,14 +185,14 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "DashScope (Qwen)",
-        "429 `PrepaidBillOverdue` and the like",
+        "429 `PrepaidBillOverdue` and similar codes",
         "alibabacloud.com/help/en/model-studio/error-code",
         "quota",
         {"code": "PrepaidBillOverdue", "message": "The prepaid bill is overdue."},
     ),
     _refusal(
         "Z.ai (GLM)",
-        "429 with code 1311 for a model that the plan does not include",
+        "429 with code 1311 for a model outside the plan",
         "docs.z.ai/api-reference/api-code",
         "quota",
         _error("Your subscription plan does not yet include access to the model", "1311"),
@@ -202,7 +206,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Z.ai (GLM)",
-        "the same as `rate_limit_error` on Anthropic's wire",
+        "429 `rate_limit_error` with code 1113 for an empty account, in Anthropic's format",
         "zai-org/feedback#789",
         "quota",
         {
@@ -236,7 +240,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "xAI",
-        "403 for used credits",
+        "403 for used-up credits",
         "warpdotdev/warp#14863",
         "quota",
         {
@@ -247,7 +251,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "OpenRouter",
-        "403 for a key's own limit",
+        "403 for the limit of a key",
         "RooCodeInc/Roo-Code#515",
         "quota",
         _error(
@@ -258,7 +262,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "OpenRouter",
-        "the upstream's words as JSON text inside `metadata.raw`",
+        "the upstream's error as JSON text in `metadata.raw`",
         "anomalyco/opencode#24462",
         "quota",
         _error(
@@ -280,7 +284,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Hugging Face",
-        "402 for used credits, as bare text",
+        "402 for used-up credits, as bare text",
         "huggingface/agents-course#386",
         "quota",
         {"error": "You have exceeded your monthly included credits for Inference Providers."},
@@ -288,7 +292,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "SambaNova",
-        "an account without a payment method",
+        "403 for an account without a payment method",
         "mnfst/awesome-free-llm-apis#95",
         "quota",
         _error("A payment method is required.", "PAYMENT_METHOD_REQUIRED"),
@@ -304,7 +308,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "xAI",
-        "403 for a team without credits, in words of a permission",
+        "403 for a team without credits, described as a missing permission",
         "docs.x.ai/docs/key-information/billing",
         "quota",
         {
@@ -323,7 +327,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "one-api, new-api",
-        "429 in Chinese for a group whose channels are all busy",
+        "429 in Chinese if all channels of a group are busy",
         "QuantumNous/new-api",
         "overloaded",
         _error("当前分组上游负载已饱和，请稍后再试", "upstream_error", "upstream_error"),
@@ -331,7 +335,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "new-api",
-        "503 with `model_not_found`: no channel for the model, or all are switched off for a while",
+        "503 `model_not_found` if all channels for the model are missing or temporarily off",
         "QuantumNous/new-api",
         "overloaded",
         _error(
@@ -343,7 +347,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Azure",
-        "403 for an empty call volume",
+        "403 for a used-up call quota",
         "learn.microsoft.com/azure/api-management/quota-policy",
         "quota",
         _error("Out of call volume quota. Quota will be replenished in 12.21:11:32.", "403"),
@@ -378,7 +382,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Volcengine",
-        "429 with the type `TooManyRequests` for a free trial that is used up",
+        "429 `TooManyRequests` for a used-up free trial",
         "volcengine.com/docs/82379/1299023",
         "quota",
         _error(
@@ -389,7 +393,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Volcengine",
-        "429 with the type `TooManyRequests` for a limit that the user set",
+        "429 `TooManyRequests` for a limit that the user set",
         "volcengine.com/docs/82379/1299023",
         "quota",
         _error("Your account 1 has reached the set limit", "SetLimitExceeded", "TooManyRequests"),
@@ -397,14 +401,14 @@ REFUSALS: list[Difference] = [
     # -- limits of a day or longer
     _refusal(
         "Gemini",
-        "a limit per day, with a wait of seconds that does not help",
+        "429 for a daily limit, with a misleading wait of seconds",
         "google-gemini/gemini-cli#8437",
         "quota",
         _google("GenerateRequestsPerDayPerProjectPerModel-FreeTier", delay="20s"),
     ),
     _refusal(
         "Gemini",
-        "a limit of 0, with a wait of seconds",
+        "429 for a limit of 0, with a wait of seconds",
         "continuedev/continue#10062",
         "quota",
         _error(
@@ -414,7 +418,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Cerebras",
-        "a limit per day, in words alone",
+        "429 for a daily limit, named only in the text",
         "inference-docs.cerebras.ai/support/rate-limits",
         "quota",
         {
@@ -426,7 +430,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "OpenRouter",
-        "429 for the free requests of a day",
+        "429 for the daily free requests",
         "openrouter.ai/docs/api-reference/limits",
         "quota",
         _error(
@@ -435,14 +439,14 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Bedrock gateways",
-        "429 for the tokens of a day",
+        "429 for a daily token limit",
         "minorun365/agent-book#29",
         "quota",
         {"message": "Too many tokens per day, please wait before trying again."},
     ),
     _refusal(
         "Cloudflare",
-        "429 for the free allocation of a day, in a list of errors",
+        "429 for the daily free allocation, in a list of errors",
         "developers.cloudflare.com/workers-ai/platform/errors",
         "quota",
         {
@@ -452,7 +456,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "watsonx",
-        "403 for the tokens of a month, in a list of errors",
+        "403 for a monthly token limit, in a list of errors",
         "cloud.ibm.com/apidocs/watsonx-ai",
         "quota",
         {
@@ -466,7 +470,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "GitHub Models",
-        "a limit per day that names its end",
+        "429 for a daily limit that names its end",
         "docs.github.com/en/github-models",
         "rate_limit",
         _error(
@@ -476,8 +480,8 @@ REFUSALS: list[Difference] = [
         wait=84600.0,
     ),
     _refusal(
-        "ChatGPT's plans",
-        "a usage limit that names its end",
+        "ChatGPT plans",
+        "429 for a usage limit that names its end",
         "router-for-me/CLIProxyAPI#1666",
         "rate_limit",
         _error(
@@ -488,7 +492,7 @@ REFUSALS: list[Difference] = [
     # -- limits of a minute, in words of quota too
     _refusal(
         "Gemini",
-        "a limit per minute, in words of quota, and `RetryInfo`",
+        "429 for a limit per minute, described as a quota, with `RetryInfo`",
         "google-gemini/gemini-cli#8437",
         "rate_limit",
         _google("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", delay="20s"),
@@ -496,7 +500,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Gemini",
-        "the wait in words alone",
+        "429 with the wait only in the text",
         "dyad-sh/dyad#1469",
         "rate_limit",
         _error(
@@ -506,8 +510,8 @@ REFUSALS: list[Difference] = [
         wait=30.6,
     ),
     _refusal(
-        "Vertex",
-        "a limit per minute, in words of quota",
+        "Vertex AI",
+        "429 for a limit per minute, described as a quota",
         "felixbinder/introspection_self_prediction#66",
         "rate_limit",
         _error(
@@ -517,7 +521,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Cerebras",
-        "a limit per minute, with a code of quota",
+        "429 for a limit per minute, with a quota code",
         "anomalyco/opencode#7463",
         "rate_limit",
         {
@@ -529,7 +533,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "DashScope (Qwen)",
-        "`insufficient_quota` for the tokens of a minute",
+        "429 `insufficient_quota` for a token limit per minute",
         "can1357/oh-my-pi PR 8476",
         "rate_limit",
         _error(
@@ -540,7 +544,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Azure",
-        "the wait in words, next to an invitation to raise the quota",
+        "429 with the wait in the text, next to advice to raise the quota",
         "learn.microsoft.com/azure/ai-services/openai/how-to/quota",
         "rate_limit",
         _error(
@@ -551,7 +555,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Groq",
-        "the wait in words, next to an invitation to pay",
+        "429 with the wait in the text, next to an offer to upgrade",
         "crewAIInc/crewAI#494",
         "rate_limit",
         _error(
@@ -563,7 +567,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Mistral",
-        "429 with a number for a code",
+        "429 with a numeric code",
         "docs.mistral.ai",
         "rate_limit",
         {
@@ -575,7 +579,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "MiniMax",
-        "a rate limit as `base_resp` 1002, under HTTP 200",
+        "HTTP 200 with `base_resp` 1002 for a rate limit",
         "infiniflow/ragflow PR 17292",
         "rate_limit",
         {
@@ -587,7 +591,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Databricks",
-        "an `error_code` for a limit per minute",
+        "429 with an `error_code` for a limit per minute",
         "docs.databricks.com/machine-learning/model-serving/model-serving-limits",
         "rate_limit",
         {
@@ -597,7 +601,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Bedrock gateways",
-        "the exception's name in a header alone",
+        "400 with the name of the exception only in a header",
         "docs.aws.amazon.com/bedrock/latest/APIReference/CommonErrors.html",
         "rate_limit",
         {"message": None},
@@ -606,7 +610,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Anthropic",
-        "429 for a rate, with the advice to send less",
+        "429 for a rate limit, with advice to send less",
         "docs.anthropic.com/en/api/rate-limits",
         "rate_limit",
         {
@@ -635,7 +639,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Ollama",
-        "a full queue, of which some gateways make 500",
+        "an error for a full queue, which some gateways turn into 500",
         "ollama/ollama: ErrMaxQueue",
         "overloaded",
         {"error": "server busy, please try again.  maximum pending requests exceeded"},
@@ -653,7 +657,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Cloudflare",
-        "429 where no capacity is left",
+        "429 when no capacity is left",
         "developers.cloudflare.com/workers-ai/platform/errors",
         "overloaded",
         {
@@ -665,7 +669,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Hugging Face TGI",
-        "429 with `error_type` for a full queue",
+        "429 with an `error_type` for a full queue",
         "huggingface/text-generation-inference",
         "overloaded",
         {"error": "Model is overloaded", "error_type": "overloaded"},
@@ -673,7 +677,7 @@ REFUSALS: list[Difference] = [
     # -- never accepted
     _refusal(
         "Ollama",
-        "500 for a picture where the file of the model has no part for it",
+        "500 for a picture if the model file has no vision part",
         "ollama/ollama, model/model.go: ErrNoVisionModel",
         "invalid",
         {"error": "this model is missing data required for image input"},
@@ -681,7 +685,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "OpenAI",
-        "429 for a request that is larger than the limit",
+        "429 for a request that exceeds the limit by itself",
         "vanna-ai/vanna-flask#11",
         "invalid",
         _error(
@@ -693,7 +697,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Groq",
-        "413 with a rate limit's code for such a request",
+        "413 with a rate-limit code for a request that is too large",
         "continuedev/continue#10218",
         "invalid",
         _error(
@@ -713,7 +717,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Venice",
-        "a context that is too long as `error_type`, under HTTP 200",
+        "HTTP 200 with an `error_type` for a context that is too long",
         "NousResearch/hermes-agent#68451",
         "invalid",
         {"error_type": "context_length_exceeded", "error_message": "longer than 163840 tokens"},
@@ -722,7 +726,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "llama.cpp",
-        "501 for what the server was not started for",
+        "501 for a feature that the server was started without",
         "ggml-org/llama.cpp",
         "invalid",
         _error(
@@ -734,7 +738,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "llama.cpp",
-        "500 for a picture to a model without vision",
+        "500 for a picture sent to a model without vision",
         "ggml-org/llama.cpp",
         "invalid",
         _error(
@@ -746,7 +750,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "OpenRouter",
-        "403 for input that a moderation has flagged",
+        "403 for input that moderation flagged",
         "OpenRouter's reference: errors, moderation",
         "invalid",
         _error("x/y requires moderation on Z. Your input was flagged for 'illicit'", 403),
@@ -754,7 +758,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "OpenRouter",
-        "402 for money that requests under way have reserved",
+        "402 for money that running requests have reserved",
         "macanderson/stella",
         "rate_limit",
         _error(
@@ -766,7 +770,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "xAI",
-        "403 for content that a safety check refuses",
+        "403 for content that a safety check rejects",
         "theopenco/llmgateway",
         "invalid",
         {
@@ -777,7 +781,7 @@ REFUSALS: list[Difference] = [
         says="usage guidelines",
     ),
     _refusal(
-        "MiniMax, a plan's key",
+        "MiniMax (keys of a plan)",
         "429 `rate_limit_error` for the limit of a plan",
         "MiniMax-AI/MiniMax-M2.7",
         "quota",
@@ -791,8 +795,8 @@ REFUSALS: list[Difference] = [
         },
     ),
     _refusal(
-        "Azure, through litellm",
-        "500 for a prompt that the content filter refuses, with the advice to modify it and retry",
+        "Azure (through litellm)",
+        "500 for a prompt that the content filter rejects, with advice to change it and retry",
         "Azure OpenAI's content management policy; litellm's ContentPolicyViolationError",
         "invalid",
         _error(
@@ -805,7 +809,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "TGI",
-        "424 for a generation that failed",
+        "424 for a failed generation",
         "text-generation-inference: router, GenerationError",
         "server",
         {"error": "Request failed during generation: Server error: x", "error_type": "generation"},
@@ -813,7 +817,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "OpenRouter",
-        "404 for a picture to a model without vision",
+        "404 for a picture sent to a model without vision",
         "JohnnyZ93/oai-compatible-copilot#230",
         "invalid",
         _error("No endpoints found that support image input", 404),
@@ -822,7 +826,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Ollama",
-        "400 for tools to a model without them",
+        "400 for tools sent to a model without tool support",
         "ollama/ollama#17301",
         "invalid",
         _error("registry.ollama.ai/library/m:latest does not support tools", type="api_error"),
@@ -830,7 +834,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "vLLM",
-        "the field in FastAPI's `loc`, next to what was sent",
+        "422 with the field in FastAPI's `loc`, next to the input",
         "fastapi.tiangolo.com/tutorial/handling-errors",
         "invalid",
         {
@@ -857,7 +861,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "AWS gateways",
-        "the words in `Message`",
+        "403 with the error text in `Message`",
         "docs.aws.amazon.com/apigateway",
         "auth",
         {"Message": "User is not authorized to access this resource"},
@@ -865,8 +869,8 @@ REFUSALS: list[Difference] = [
         says="not authorized",
     ),
     _refusal(
-        "nginx, as a proxy",
-        "a page of HTML",
+        "nginx (as a proxy)",
+        "an HTML page",
         "nginx.org",
         "invalid",
         b"<html><head><title>404 Not Found</title></head><body><center><h1>404 Not Found</h1></center></body></html>",

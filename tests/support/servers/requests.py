@@ -183,7 +183,7 @@ MOVED = [
     llm.user("z"),
 ]
 PICTURE = [*LOOP[:2], llm.tool_result(CALL, "see", llm.image(PNG))]
-BACK = "reasoning sent back in `reasoning_content`"
+BACK = "reasoning is sent back in `reasoning_content`"
 
 _BOTH = ("x-api-key", "authorization")
 _OWN = llm.gemini("gemini-3-pro", api_key="k")
@@ -193,36 +193,36 @@ _VERTEX = "https://us-east5-aiplatform.googleapis.com/v1/projects/p/locations/us
 REQUESTS: list[Difference] = [
     Difference(
         "OpenAI (text completions)",
-        "refuses a stream with `best_of`, and `stream_options` without a stream",
-        "such an answer is asked for whole, and without them",
+        "rejects `best_of` in a stream, and `stream_options` without one",
+        "the answer is requested unstreamed, without `stream_options`",
         "platform.openai.com/docs/api-reference/completions/create",
         holds(_CONTINUED, [llm.user("x")], _whole, best_of=2),
     ),
     Difference(
         "vLLM (text completions)",
         '"`prompt_logprobs` are not available when `stream=True`"',
-        "such an answer is asked for whole",
+        "the answer is requested unstreamed",
         "vllm-project/vllm, `entrypoints/openai/protocol.py`",
         holds(_CONTINUED, [llm.user("x")], _whole, prompt_logprobs=0),
     ),
     Difference(
         "llama-cpp-python (text completions)",
-        "leaves the echo of a prompt out of a stream",
-        "an echo with at most one token behind it is asked for whole",
+        "omits the echo of a prompt from a stream",
+        "an echo with at most one new token is requested unstreamed",
         "abetlen/llama-cpp-python, `llama.py`",
         holds(_CONTINUED, [llm.user("x")], _whole, echo=True, max_tokens=1),
     ),
     Difference(
         "llama.cpp (text completions)",
-        "gives no log probabilities for `logprobs: 0`",
-        "`logprobs=True` asks for one alternative",
+        "sends no log probabilities for `logprobs: 0`",
+        "`logprobs=True` requests one alternative",
         "seen with the embedded model",
         holds(_CONTINUED, [llm.user("x")], lambda s: s["logprobs"] == 1, logprobs=True),
     ),
     Difference(
         "DeepSeek (text completions)",
-        "has them at `/beta` only",
-        '`base_url="https://api.deepseek.com/beta"`',
+        "serves them only at `/beta`",
+        'use `base_url="https://api.deepseek.com/beta"`',
         "api-docs.deepseek.com/guides/fim_completion",
         goes_to(
             llm.text_completions("m", base_url="https://api.deepseek.com/beta", api_key="k"),
@@ -232,7 +232,7 @@ REQUESTS: list[Difference] = [
     Difference(
         "Mistral (text completions)",
         "fills in the middle at `/v1/fim/completions`, with `random_seed` and without `stream_options`",
-        '`base_url="https://api.mistral.ai/v1/fim"`; both are as it wants them',
+        'use `base_url="https://api.mistral.ai/v1/fim"`; both fields are sent as it expects',
         "docs.mistral.ai/api, fim",
         holds(
             llm.text_completions("m", base_url="https://api.mistral.ai/v1/fim", api_key="k"),
@@ -244,15 +244,15 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "Gemini",
-        "400 for a call without its signature (Gemini 3)",
-        "signatures go back with their parts; calls of other models are marked as such",
+        "rejects (400) a call without its signature (Gemini 3)",
+        "signatures are sent back with their parts, and calls of other models are marked as such",
         "ai.google.dev/gemini-api/docs/thought-signatures",
         holds(_OWN, LOOP, lambda sent: "thoughtSignature" in sent["contents"][1]["parts"][0]),
     ),
     Difference(
         "Gemini",
-        "gives calls no ids, but compares the names of calls and results",
-        "a result has the name of its call, and an id only where the server gave one",
+        "sends calls without ids, and matches results to calls by name",
+        "results carry the name of their call, and an id only if the server sent one",
         "ai.google.dev/api/caching, `FunctionResponse`",
         holds(
             _OWN,
@@ -265,22 +265,22 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "Vertex AI",
-        "takes an access token as a bearer's, and names the publisher in the address",
-        "both are added to an address up to `/locations/…`",
+        "expects an access token as a bearer token, and the publisher in the address",
+        "the client adds both to an address that ends in `/locations/…`",
         "cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",
         proves(llm.gemini("m", base_url=_VERTEX, api_key="ya29.k"), "authorization"),
     ),
     Difference(
         "Anthropic",
-        "400 for a signature that it did not make",
-        "thinking goes back to the address that it came from, and to no other",
+        "rejects (400) signatures that it did not make",
+        "thinking is sent back only to the address that it came from",
         "can1357/oh-my-pi#6379, thedotmack/claude-mem#3198",
         holds(anthropic(), MOVED, lambda sent: sent["messages"][1]["content"] == "y"),
     ),
     Difference(
         "Anthropic",
-        "400 with a thinking budget, if the turn that goes on after a tool's result has no thinking",
-        "the turn of another model ends without thinking; the next one thinks again",
+        "with a thinking budget, rejects (400) a turn without thinking that continues after a tool result",
+        "the rest of another model's turn runs without thinking; the next turn thinks again",
         "anomalyco/opencode#3077, Kilo-Org/kilocode#5219",
         holds(
             anthropic(),
@@ -291,8 +291,8 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "OpenAI",
-        "400 for a tool whose parameters are an object without `properties`",
-        "an empty object is sent there",
+        "rejects (400) a tool whose parameters are an object without `properties`",
+        "empty `properties` are added",
         'platform.openai.com/docs/guides/function-calling: "object schema missing properties"',
         holds(
             llm.openai("m", api_key="k"),
@@ -303,88 +303,84 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "Anthropic",
-        "takes OAuth tokens (`sk-ant-oat…`) only as bearer tokens",
-        "sent that way, with the beta header that they need",
+        "accepts OAuth tokens (`sk-ant-oat…`) only as bearer tokens",
+        "sent as a bearer token, with the required beta header",
         "BerriAI/litellm#21039",
         proves(anthropic(key="sk-ant-oat01-x"), "authorization"),
     ),
     Difference(
         "DeepSeek (Anthropic's format)",
-        "is at `https://api.deepseek.com/anthropic`, and takes the key in `x-api-key`",
-        "`llm.anthropic(name, base_url=…)`",
+        "serves it at `https://api.deepseek.com/anthropic`, with the key in `x-api-key`",
+        "use `llm.anthropic(name, base_url=…)`",
         "api-docs.deepseek.com/guides/anthropic_api",
         place("https://api.deepseek.com/anthropic", *_BOTH),
     ),
     Difference(
         "Moonshot (Kimi, Anthropic's format)",
-        "is at `https://api.moonshot.ai/anthropic` (`.cn` in China), Kimi Code at "
-        "`https://api.kimi.com/coding`; the key is a bearer's",
-        "`llm.anthropic(name, base_url=…)`",
+        "serves it at `https://api.moonshot.ai/anthropic` (`.cn` in China), and Kimi Code at `https://api.kimi.com/coding`; expects the key as a bearer token",
+        "use `llm.anthropic(name, base_url=…)`",
         "platform.moonshot.ai: Claude Code; NousResearch/hermes-agent PR 49143",
         place("https://api.kimi.com/coding", *_BOTH),
     ),
     Difference(
         "Moonshot (Kimi, Anthropic's format)",
-        "takes `adaptive` thinking with an effort, and its thinking back, signed or not",
-        "sent as to newer models of Anthropic's; thinking goes back as it came",
+        "accepts `adaptive` thinking with an effort, and its own thinking back, signed or not",
+        "sent as to newer Claude models; thinking is sent back unchanged",
         "anomalyco/opencode PR 37696, NousResearch/hermes-agent PR 67606",
         partial(_own_thinking_alone, "https://api.moonshot.ai/anthropic"),
     ),
     Difference(
         "Z.ai (GLM, Anthropic's format)",
-        "is at `https://api.z.ai/api/anthropic`; the key is a bearer's",
-        "`llm.anthropic(name, base_url=…)`",
+        "serves it at `https://api.z.ai/api/anthropic`; expects the key as a bearer token",
+        "use `llm.anthropic(name, base_url=…)`",
         "docs.z.ai/scenario-example/develop-tools/claude",
         place(ABROAD, *_BOTH),
     ),
     Difference(
         "MiniMax (Anthropic's format)",
-        "is at `https://api.minimax.io/anthropic` (`api.minimaxi.com` in China)",
-        "`llm.anthropic(name, base_url=…)`",
+        "serves it at `https://api.minimax.io/anthropic` (`api.minimaxi.com` in China)",
+        "use `llm.anthropic(name, base_url=…)`",
         "platform.minimax.io/docs/api-reference/text-anthropic-api",
         place("https://api.minimax.io/anthropic", *_BOTH),
     ),
     Difference(
         "MiniMax (Anthropic's format)",
-        "thinks no more behind a call whose thinking is missing; 400 for thinking signed elsewhere",
-        "its own goes back as it came, and no other's",
+        "stops thinking after a call whose thinking is missing; rejects (400) thinking signed elsewhere",
+        "its own thinking is sent back unchanged, and no other's",
         "NousResearch/hermes-agent#75725, NousResearch/hermes-agent#85251",
         partial(_own_thinking_alone, "https://api.minimax.io/anthropic"),
     ),
     Difference(
         "Bedrock (Anthropic's format)",
-        "has it at `https://bedrock-runtime.REGION.amazonaws.com/anthropic` and "
-        "`https://bedrock-mantle.REGION.api.aws/anthropic`, with an API key or a signature; "
-        "`invoke-with-response-stream` is another format, in binary frames",
-        "`llm.anthropic(name, base_url=…)`, with `api_key=` or `sign=`",
+        "serves it at `https://bedrock-runtime.REGION.amazonaws.com/anthropic` and `https://bedrock-mantle.REGION.api.aws/anthropic`, with an API key or a signature; `invoke-with-response-stream` is a different format in binary frames",
+        "use `llm.anthropic(name, base_url=…)` with `api_key=` or `sign=`",
         "docs.aws.amazon.com/bedrock: Inference using Anthropic Messages API",
         place("https://bedrock-mantle.us-east-1.api.aws/anthropic", *_BOTH),
     ),
     Difference(
         "Vertex AI (Claude)",
-        "takes the model's name in the address, `anthropic_version` in the body, and a bearer's token",
-        "so it is sent, with `base_url` up to `/locations/…`",
+        "expects the model's name in the address, `anthropic_version` in the body, and a bearer token",
+        "the client sends all three, for a `base_url` that ends in `/locations/…`",
         "platform.claude.com/docs/en/build-with-claude/claude-on-vertex-ai",
         _raw_predict,
     ),
     Difference(
         "Bedrock, Vertex AI, Foundry (Claude)",
-        "refuse what Anthropic refuses: thinking without a signature, a turn that ends in thinking, a "
-        "stop sequence of white space",
-        "treated as Anthropic is",
+        "reject what Anthropic rejects: unsigned thinking, a turn that ends in thinking, a stop sequence of white space",
+        "treated like Anthropic",
         "platform.claude.com: the same models",
         _ended_as_at_anthropic,
     ),
     Difference(
         "Anthropic-style relays",
-        "want `x-api-key`, or a bearer token",
-        "both are sent, except with Anthropic's own keys",
+        "expect `x-api-key` or a bearer token",
+        "both are sent, except for Anthropic's own keys",
         "docs.z.ai, platform.moonshot.ai, openrouter.ai: `ANTHROPIC_AUTH_TOKEN`",
         proves(anthropic(ABROAD), "x-api-key", "authorization"),
     ),
     Difference(
         "Anthropic-style relays",
-        "500, or nothing, for a list of blocks where a text would do",
+        "fail (500), or send nothing, for a list of blocks in place of a string",
         "plain text is sent as a string",
         "reference of Messages: `content` is a string or a list",
         holds(
@@ -395,15 +391,15 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "Azure OpenAI",
-        "a query in the address; the key in `api-key`",
-        "the query is kept, after the path",
+        "puts a query in the address, and expects the key in `api-key`",
+        "the query is kept after the path",
         "learn.microsoft.com: Azure OpenAI REST reference",
         goes_to(OLD, f"{AZURE}/chat/completions?api-version=2024-06-01"),
     ),
     Difference(
         "Azure OpenAI",
-        "shows a resource's address without a path",
-        "`/openai/v1` is added, or with a dated `api-version` the deployment of the model's name",
+        "shows the address of a resource without a path",
+        "`/openai/v1` is added, or, with a dated `api-version`, the deployment named after the model",
         "learn.microsoft.com: Azure OpenAI REST reference",
         goes_to(
             llm.compatible("m", base_url="https://r.openai.azure.com"),
@@ -412,8 +408,8 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "Azure OpenAI",
-        "versions before 2024-09-01 refuse `stream_options`, `max_completion_tokens`",
-        "`max_tokens`, and usage is not asked for",
+        "rejects `stream_options` and `max_completion_tokens` in versions before 2024-09-01",
+        "`max_tokens` is sent, and usage is not requested",
         "openai/openai-python#1469, openai/openai-python#1724",
         holds(
             OLD,
@@ -424,15 +420,15 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "Cerebras",
-        "400 for penalties, `logit_bias` and `reasoning_content`",
-        "an error from this library; reasoning is not sent back",
+        "rejects (400) penalties, `logit_bias`, and `reasoning_content`",
+        "a `ValueError` for these parameters; reasoning is not sent back",
         "inference-docs.cerebras.ai/resources/openai, CherryHQ/cherry-studio#16790",
         refused(CEREBRAS, frequency_penalty=1.0),
     ),
     Difference(
         "DashScope (Qwen)",
         "`System message must be at the beginning`",
-        "one system message, at the start",
+        "one system message at the start",
         "vllm-project/vllm#41114",
         holds(
             at("https://dashscope-intl.aliyuncs.com/compatible-mode/v1"),
@@ -442,7 +438,7 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "DashScope (Qwen)",
-        "controls thinking with `enable_thinking`, `thinking_budget`",
+        "controls thinking with `enable_thinking` and `thinking_budget`",
         "`reasoning=` is translated",
         "help.aliyun.com/model-studio",
         holds(
@@ -454,15 +450,15 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "DeepSeek",
-        "in thinking mode, 400 for a turn of the model without `reasoning_content`, or an empty one",
-        f"{BACK}; a blank where there is none",
+        "in thinking mode, rejects (400) a model's turn with missing or empty `reasoning_content`",
+        f"{BACK}, or a blank if there is none",
         "NousResearch/hermes-agent#17341, diegosouzapw/OmniRoute#1682",
         holds(DEEPSEEK, LOOP, demanded),
     ),
     Difference(
         "DeepSeek (Anthropic's format)",
-        "the same for a turn without thinking",
-        "a blank block of thinking",
+        "in thinking mode, rejects (400) a model's turn without thinking",
+        "a blank thinking block is added",
         "decolua/9router#2397",
         holds(
             anthropic("https://api.deepseek.com/anthropic"),
@@ -472,15 +468,15 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "Fireworks",
-        "takes reasoning between tool calls",
+        "accepts reasoning between tool calls",
         BACK,
         "docs.fireworks.ai/guides/reasoning",
         holds(at("https://api.fireworks.ai/inference/v1"), TURN, returned("reasoning_content")),
     ),
     Difference(
         "Gemini (OpenAI's format)",
-        "400 for a call without `thought_signature`, from Gemini 3 on",
-        "its own goes back; calls of other models get the value that skips the check",
+        "rejects (400) a call without `thought_signature` since Gemini 3",
+        "its own signature is sent back; calls of other models get the value that skips the check",
         "ai.google.dev/gemini-api/docs/thought-signatures",
         holds(
             GEMINI,
@@ -490,22 +486,22 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "Groq",
-        "400 for `logprobs`, `logit_bias`, names, `n` above 1",
-        "an error from this library; names are left out",
+        "rejects (400) `logprobs`, `logit_bias`, names, and `n` above 1",
+        "a `ValueError` for these parameters; names are left out",
         "console.groq.com/docs/openai",
         refused(GROQ, n=2),
     ),
     Difference(
         "Groq",
-        "400 for `reasoning_content`; takes `reasoning`",
-        "reasoning sent back in `reasoning`",
+        "rejects (400) `reasoning_content`; accepts `reasoning`",
+        "reasoning is sent back in `reasoning`",
         "janhq/jan#8136",
         holds(GROQ, TURN, returned("reasoning")),
     ),
     Difference(
         "llama-cpp-python",
-        "refuses `content: null` next to calls",
-        "an empty text",
+        "rejects `content: null` next to calls",
+        "empty text is sent",
         "abetlen/llama-cpp-python: `llama_types.py`",
         holds(
             at("http://h.invalid/v1", server="llama-cpp-python"),
@@ -515,15 +511,15 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "MiniMax",
-        "error 2013 for a second system message",
-        "one system message, at the start",
+        "rejects (2013) a second system message",
+        "one system message at the start",
         "MiniMax-AI/MiniMax-M2#51",
         holds(MINIMAX, SYSTEMS, lambda sent: roles(sent) == ["system", "user", "assistant"]),
     ),
     Difference(
         "MiniMax",
         "wants its `reasoning_details` back (`reasoning_split`)",
-        "sent back as they came, to MiniMax only",
+        "sent back unchanged, to MiniMax only",
         "platform.minimax.io: M2 function calling",
         holds(
             MINIMAX,
@@ -537,8 +533,8 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "Mistral",
-        "400 for call ids that are not nine letters and digits",
-        "others are replaced, in the call and its result alike",
+        "rejects (400) call ids that are not nine letters and digits",
+        "other ids are replaced, both in the call and in its result",
         "karthink/gptel#1203, anomalyco/opencode#1680",
         holds(
             MISTRAL,
@@ -553,7 +549,7 @@ REQUESTS: list[Difference] = [
     Difference(
         "Mistral",
         "`Unexpected role 'user' after role 'tool'`",
-        "a turn of the model between them: `OK.`",
+        "an assistant turn is added between them: `OK.`",
         "avante-corp/avante.nvim#2562",
         holds(
             MISTRAL, [*LOOP, llm.user("x")], lambda sent: roles(sent)[-2:] == ["assistant", "user"]
@@ -561,7 +557,7 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "Mistral",
-        "422 for `stream_options`; usage comes without",
+        "rejects (422) `stream_options`, and sends usage without it",
         "not sent",
         "openai/openai-agents-python#442",
         holds(MISTRAL, [llm.user("x")], lambda sent: "stream_options" not in sent),
@@ -569,14 +565,14 @@ REQUESTS: list[Difference] = [
     Difference(
         "Moonshot (Kimi)",
         "`reasoning_content is missing in assistant tool call message`",
-        f"{BACK}; a blank next to calls that have none",
+        f"{BACK}, or a blank for calls without any",
         "continuedev/continue#11600",
         holds(KIMI, LOOP, demanded),
     ),
     Difference(
         "Moonshot (Kimi)",
-        "400 for `thinking` and `reasoning_effort` at once",
-        "the effort alone",
+        "rejects (400) `thinking` with `reasoning_effort`",
+        "only the effort is sent",
         "HKUDS/nanobot#3939",
         holds(
             KIMI,
@@ -587,8 +583,8 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "NVIDIA NIM",
-        "passes requests on to Mistral's models, which refuse as Mistral does",
-        "recognised by the model's name, at any server",
+        "passes requests on to Mistral's models, which have Mistral's limits",
+        "recognised by the model's name, on any server",
         "NousResearch/hermes-agent#20154",
         holds(
             at("https://integrate.api.nvidia.com/v1", "mistralai/mistral-small-4"),
@@ -598,8 +594,8 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "OpenAI",
-        "400 for a call id of more than 40 characters",
-        "replaced by a shorter one",
+        "rejects (400) a call id of more than 40 characters",
+        "replaced by a shorter id",
         "vercel/ai#5171",
         holds(
             llm.openai("gpt", api_key="k"),
@@ -609,15 +605,15 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "OpenAI",
-        "400 for a picture in a tool's result",
-        "it follows in a user's message",
+        "rejects (400) a picture in a tool result",
+        "the picture follows in a user message",
         "platform.openai.com/docs/api-reference/chat: tool message",
         holds(llm.openai("gpt", api_key="k"), PICTURE, lambda sent: roles(sent)[-1] == "user"),
     ),
     Difference(
         "OpenRouter",
-        "used with `llm.compatible`, wants its `reasoning_details` back as well",
-        "sent back as they came",
+        "wants its `reasoning_details` back, also through `llm.compatible`",
+        "sent back unchanged",
         "openrouter.ai/docs: preserving reasoning blocks",
         holds(
             at("https://openrouter.ai/api/v1"),
@@ -632,7 +628,7 @@ REQUESTS: list[Difference] = [
     Difference(
         "Perplexity",
         "`user and assistant roles should be alternating`",
-        "neighbouring turns of one role are merged",
+        "adjacent turns with the same role are merged",
         "perplexityai/api-discussion#265",
         holds(
             PERPLEXITY,
@@ -642,14 +638,14 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "SGLang",
-        "takes reasoning in `reasoning_content`",
+        "accepts reasoning in `reasoning_content`",
         BACK,
         "sgl-project/sglang: `protocol.py`",
         holds(at("http://h.invalid/v1", server="sglang"), TURN, returned("reasoning_content")),
     ),
     Difference(
         "Snowflake",
-        "wants `max_completion_tokens`",
+        "expects `max_completion_tokens`",
         "sent under that name",
         "langchain-ai/langchain-snowflake#132",
         holds(
@@ -661,8 +657,8 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "vLLM",
-        "its chat templates refuse a second system message (Qwen)",
-        "one system message, at the start",
+        "has chat templates that reject a second system message (Qwen)",
+        "one system message at the start",
         "vllm-project/vllm#41114",
         holds(
             at("http://h.invalid/v1", server="vllm"),
@@ -679,15 +675,15 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "Xiaomi MiMo",
-        "400 for calls without `reasoning_content`, and for calls without text",
-        f"{BACK}; blanks where there is none",
+        "rejects (400) calls without `reasoning_content`, and calls without text",
+        f"{BACK}, or blanks if there is none",
         "platform.xiaomimimo.com: passing back reasoning_content; XiaomiMiMo/MiMo-V2-Flash#8",
         holds(MIMO, LOOP, lambda sent: demanded(sent) and sent["messages"][1]["content"]),
     ),
     Difference(
         "Xiaomi MiMo",
-        "400 for a picture in a tool's result",
-        "it follows in a user's message",
+        "rejects (400) a picture in a tool result",
+        "the picture follows in a user message",
         "XiaomiMiMo/MiMo#44",
         holds(MIMO, PICTURE, lambda sent: roles(sent)[-1] == "user"),
     ),
@@ -775,100 +771,100 @@ def _schema_beside_json() -> None:
 REQUESTS += [
     Difference(
         "OpenAI",
-        "refuses a schema with anything next to a `$ref`, a root that is not an object, tuples",
-        "the definition is written out in place; the answer is put into an object; a list of that length",
+        "rejects anything next to a `$ref`, a root that is not an object, and tuples",
+        "the definition is inlined; the answer is wrapped in an object; a tuple becomes a list of that length",
         "developers.openai.com: structured outputs; langchain-ai/langchainjs#11381,"
         " Gitlawb/openclaude#1256, openai/openai-agents-python#4752",
         _schema_is_taken(llm.openai("gpt", api_key="none"), "openai"),
     ),
     Difference(
         "OpenAI",
-        "refuses maps in a strict schema",
-        "it is requested without `strict`; a strict tool is a `ValueError` before anything is sent",
+        "rejects maps in a strict schema",
+        "the schema is sent without `strict`; a strict tool raises `ValueError` before anything is sent",
         "pydantic/pydantic-ai#4117, openai/openai-agents-python PR 3927",
         _is_not_strict,
     ),
     Difference(
         "Azure",
-        "refuses bounds and formats in a strict schema",
-        "they are put into the description",
+        "rejects bounds and formats in a strict schema",
+        "moved into the description",
         "learn.microsoft.com: structured outputs, unsupported keywords",
         _schema_is_taken(_named("azure"), "azure"),
     ),
     Difference(
         "OpenRouter",
-        "passes a schema on to a model of any vendor",
-        "bounds and formats are put into the description",
+        "passes a schema on to models of any vendor",
+        "bounds and formats move into the description",
         "openrouter.ai/docs/structured-outputs; BerriAI/litellm#21016",
         _schema_is_taken(llm.openrouter("anthropic/claude", api_key="none"), "openrouter"),
     ),
     Difference(
         "Groq",
-        "refuses bounds in a strict schema: `minItems is not supported`",
-        "they are put into the description",
+        "rejects bounds in a strict schema: `minItems is not supported`",
+        "moved into the description",
         "i-am-bee/beeai-framework#1215",
         _schema_is_taken(_named("groq"), "azure"),
     ),
     Difference(
         "llama.cpp",
-        "makes a grammar of the schema, from bounds and lengths, but not from every pattern",
-        "bounds are kept, patterns and formats are put into the description",
+        "turns bounds and lengths of a schema into a grammar, but not every pattern",
+        "bounds are kept; patterns and formats move into the description",
         "github.com/ggml-org/llama.cpp: grammars/README.md",
         _schema_is_taken(_named("llama.cpp"), "llama.cpp"),
     ),
     Difference(
         "Anthropic",
-        "refuses bounds of numbers, lengths, tuples",
-        "they are put into the description",
+        "rejects number bounds, lengths, and tuples in a schema",
+        "moved into the description",
         "platform.claude.com: structured outputs, JSON Schema limitations; BerriAI/litellm#21016",
         _schema_is_taken(llm.anthropic("claude", api_key="none"), "anthropic"),
     ),
     Difference(
         "Anthropic",
-        "refuses recursion and maps in a schema",
-        "such a value is asked for as JSON in a text, and `parsed()` takes it out",
+        "rejects recursion and maps in a schema",
+        "the value is requested as JSON in the text, and `parsed()` extracts it",
         "platform.claude.com: structured outputs, JSON Schema limitations",
         _comes_as_text(llm.anthropic("claude", api_key="none"), _Node, dict[str, int]),
     ),
     Difference(
         "DeepSeek",
-        "has no `json_schema` as response format",
-        "a `ValueError` that names the alternatives, before anything is sent",
+        "has no `json_schema` response format",
+        "a `ValueError` that names alternatives, before anything is sent",
         "api-docs.deepseek.com: create chat completion; BerriAI/litellm#7580, llm-exe/llm-exe#662",
         _is_refused(_named("deepseek"), _Rated, "use 'json'"),
     ),
     Difference(
         "Z.ai (GLM)",
-        "has no `json_schema` as response format",
-        "a `ValueError` that names the alternatives, before anything is sent",
+        "has no `json_schema` response format",
+        "a `ValueError` that names alternatives, before anything is sent",
         "docs.z.ai: chat completion; promptfoo/promptfoo PR 9905",
         _is_refused(_named("zai"), _Rated, "use 'json'"),
     ),
     Difference(
         "llama-cpp-python",
-        "takes a schema along with `json_object`, and no `json_schema`",
-        "it is sent that way",
+        "accepts a schema with `json_object`, but no `json_schema`",
+        "the schema is sent with `json_object`",
         "abetlen/llama-cpp-python: llama_types.py",
         _schema_beside_json,
     ),
     Difference(
         "LM Studio",
-        "has no `json_object` as response format",
-        "a `ValueError` that says to give a schema or a type, before anything is sent",
+        "has no `json_object` response format",
+        "a `ValueError` that asks for a schema or a type, before anything is sent",
         "lmstudio-ai/lmstudio-bug-tracker#189",
         _is_refused(_named("lmstudio"), "json", "give a schema or a type"),
     ),
     Difference(
         "Perplexity",
-        "has no `json_object` as response format",
-        "a `ValueError` that says to give a schema or a type, before anything is sent",
+        "has no `json_object` response format",
+        "a `ValueError` that asks for a schema or a type, before anything is sent",
         "docs.perplexity.ai: structured outputs",
         _is_refused(_named("perplexity"), "json", "give a schema or a type"),
     ),
     Difference(
         "Anthropic",
-        "400 for a result that is an error and has a picture, or no text",
-        "its text alone, or a sentence; the picture follows behind the results",
+        "rejects (400) a tool error with a picture or without text",
+        "only its text, or a placeholder sentence; the picture follows after the results",
         "vellum-ai/vellum-assistant PR 18387, bytedance/trae-agent PR 231",
         holds(
             anthropic(),
@@ -880,8 +876,8 @@ REQUESTS += [
     ),
     Difference(
         "Anthropic",
-        "400 for a parameter of a tool named with other characters (`$filter`)",
-        "a `ValueError` that names it, before anything is sent",
+        "rejects (400) tool parameters with special characters in their names (`$filter`)",
+        "a `ValueError` that names the parameter, before anything is sent",
         "ComposioHQ/composio#3500, beautyfree/appstore-connect-mcp#2",
         refused(
             anthropic(),
@@ -890,15 +886,15 @@ REQUESTS += [
     ),
     Difference(
         "Anthropic",
-        "400 for a stop sequence of white space alone",
+        "rejects (400) a stop sequence of only white space",
         "a `ValueError`, before anything is sent",
         "BerriAI/litellm#3286, EleutherAI/lm-evaluation-harness#2412",
         refused(anthropic(), stop="\n"),
     ),
     Difference(
         "Anthropic, OpenAI",
-        "400 for a tool whose schema is of an older draft (`exclusiveMinimum: true`), or has nulls",
-        "sent as the current draft has it",
+        "reject (400) a tool schema with nulls or in an older draft (`exclusiveMinimum: true`)",
+        "converted to the current draft",
         "Dokploy/mcp#74, homeassistant-ai/ha-mcp#2361, MervinPraison/PraisonAI#3111",
         holds(
             anthropic(),
@@ -926,9 +922,9 @@ REQUESTS += [
         ),
     ),
     Difference(
-        "Anthropic, and gateways to it",
-        "400 for a picture that is said to be of another type, and for `image/jpg`",
-        "an image has the type that its bytes show",
+        "Anthropic and gateways to it",
+        "rejects (400) `image/jpg`, and a picture with the wrong media type",
+        "the media type is taken from the bytes of the image",
         "BerriAI/litellm#24900, NousResearch/hermes-agent#55432",
         holds(
             anthropic(),
@@ -938,8 +934,8 @@ REQUESTS += [
     ),
     Difference(
         "DeepSeek",
-        "continues a last message of the model at `/beta` alone, if it has `prefix`",
-        "a prefill has it there",
+        "continues a final assistant message only at `/beta`, and only with `prefix`",
+        "`prefix` is set at `/beta`",
         "api-docs.deepseek.com: chat prefix completion; QuantumNous/new-api#999",
         holds(
             at("https://api.deepseek.com/beta"),
@@ -948,9 +944,9 @@ REQUESTS += [
         ),
     ),
     Difference(
-        "Gemini's models, also through OpenRouter and other gateways",
-        "400 for an empty result of a tool",
-        "a sentence in its place",
+        "Gemini models, also through OpenRouter and other gateways",
+        "reject (400) an empty tool result",
+        "a placeholder sentence is sent",
         "RooCodeInc/Roo-Code PR 10672, block/goose PR 1425",
         holds(
             llm.openrouter("google/gemini-3-pro", api_key="k"),
@@ -959,9 +955,9 @@ REQUESTS += [
         ),
     ),
     Difference(
-        "vLLM, llama.cpp, LM Studio (templates of Gemma's and Mistral's models)",
+        "vLLM, llama.cpp, LM Studio (templates of Gemma and Mistral models)",
         "`Conversation roles must alternate user/assistant/…`",
-        "neighbouring turns of one role are merged",
+        "adjacent turns with the same role are merged",
         "vllm-project/vllm#6862, microsoft/autogen#3597",
         holds(
             at("http://127.0.0.1:8000/v1", server="vllm"),
@@ -971,8 +967,8 @@ REQUESTS += [
     ),
     Difference(
         "Anthropic",
-        "400 for a schema with more than 16 fields of several types, or that may be null",
-        "the answer is asked for as JSON in a text, and `parsed()` takes it out",
+        "rejects (400) a schema with more than 16 fields that have several types or may be null",
+        "the answer is requested as JSON in the text, and `parsed()` extracts it",
         "vercel/ai PR 17268, elie222/inbox-zero#2323",
         holds(
             anthropic(),
@@ -985,15 +981,15 @@ REQUESTS += [
     ),
     Difference(
         "Groq",
-        "400 for reasoning in a turn, from models that do not think",
-        "sent back only to those that do",
+        "rejects (400) reasoning in a turn if the model does not think",
+        "reasoning is sent back only to models that think",
         "vercel/ai PR 8057, musistudio/claude-code-router PR 1204",
         holds(at("https://api.groq.com/openai/v1", "llama-3.3-70b-versatile"), TURN, nowhere),
     ),
     Difference(
         "llama.cpp, vLLM, MiniMax",
-        "400 for arguments of an earlier call that are no JSON object, in every later request, too",
-        "they become the argument `arguments`",
+        "reject (400) every later request if an earlier call's arguments are not a JSON object",
+        "such arguments are sent as the argument `arguments`",
         "vllm-project/vllm#43995, OpenHands/software-agent-sdk#2887, HKUDS/nanobot#2373",
         holds(
             at("http://127.0.0.1:8000/v1", server="vllm"),
@@ -1006,7 +1002,7 @@ REQUESTS += [
     ),
     Difference(
         "OpenAI",
-        "400 for `parallel_tool_calls` without tools, and for an empty `stop`",
+        "rejects (400) `parallel_tool_calls` without tools, and an empty `stop`",
         "not sent",
         "openai/swarm#30, camel-ai/camel PR 3706",
         holds(

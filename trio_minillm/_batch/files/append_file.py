@@ -31,7 +31,9 @@ _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 
 
 class ResultFileError(OSError):
-    """The file can't take results: another process writes to it, or it holds something else."""
+    """The file can't store results, because another process writes to it or it contains something
+    else.
+    """
 
 
 class AppendFile:
@@ -188,7 +190,7 @@ def _open_locked(path: Path) -> tuple[int, OSError | None]:
             try:
                 unlocked = lock_whole(fd)
             except BlockingIOError:
-                what = "it is open for results already, in this process or another"
+                what = "it is already open for results, in this process or another"
                 raise ResultFileError(errno.EAGAIN, what, str(path)) from None
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(fd), path.stat()):

@@ -24,14 +24,14 @@ def digest(key: str) -> bytes:
 def check_shard(shard: tuple[int, int]) -> None:
     """Raise ``ValueError`` unless it is ``(i, n)``, the i-th of n, counted from 1."""
     if not 1 <= shard[0] <= shard[1]:
-        raise ValueError("a shard is (i, n), the i-th of n, from 1 on")
+        raise ValueError("a shard is (i, n), the i-th of n, counted from 1")
 
 
 def in_shard(key: str, shard: tuple[int, int]) -> bool:
-    """Return True if a key belongs to the part ``(i, n)``, the i-th of n, counted from 1.
+    """Return True if a key belongs to the i-th of n parts, for ``shard=(i, n)``, counted from 1.
 
-    Raises ``ValueError`` for another pair. This depends on the key alone: every key belongs to exactly
-    one of the n parts, on every machine.
+    The result depends only on the key, so every key belongs to exactly one of the n parts, on every
+    machine. Raises ``ValueError`` for an invalid pair.
     """
     check_shard(shard)
     part, parts = shard

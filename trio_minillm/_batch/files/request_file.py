@@ -31,35 +31,35 @@ _BAD = 0
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Fault of a line (of a CSV: the row's first one), or of a Parquet file's row, from 1 on."""
+    """The fault of a line or row. Numbers start from 1; a CSV row is named by its first line."""
 
     line: int
-    """Number of the line or row."""
+    """The number of the line or row."""
     what: str
-    """The fault in words."""
+    """The fault, as text."""
 
     def __str__(self) -> str:
         return f"line {self.line:,}: {self.what}"
 
 
 class InputReport(msgspec.Struct, kw_only=True):
-    """Findings of the first reading. Requests of other shards are not counted."""
+    """The findings of the first reading. Requests of other shards are not counted."""
 
     requests: int = 0
-    """Requests that can be sent."""
+    """The number of requests that can be sent."""
     bad: int = 0
-    """Lines that can't be read, or sent."""
+    """The number of lines that can't be read or sent."""
     problems: list[Problem] = msgspec.field(default_factory=list)
-    """The first `MAX_PROBLEMS`."""
+    """The first `MAX_PROBLEMS` problems."""
     extra: dict[str, int] = msgspec.field(default_factory=Counter)
-    """Fields of bodies that are no typed parameters, with the number of requests that have them. They
-    are sent as they are, and a misspelt name ends up among them."""
+    """Fields of bodies that are no known parameters, with the number of requests that have them.
+    They are sent unchanged, so a misspelt name is among them."""
     columns: list[str] = msgspec.field(default_factory=list)
-    """The first fields of the first line that could be read."""
+    """The first fields of the first readable line."""
     as_meta: list[str] = msgspec.field(default_factory=list)
-    """The first columns of a dataset (see ``prompt`` of `RequestFile`) that went into ``meta``."""
+    """The first columns of a dataset (see ``prompt`` of `RequestFile`) that became ``meta``."""
     as_params: list[str] = msgspec.field(default_factory=list)
-    """The first columns of a dataset that are sent as parameters, since they have such a name."""
+    """The first columns of a dataset that are sent as parameters, because they have such a name."""
 
     def add(self, problem: Problem) -> None:
         """Count a problem."""
@@ -69,7 +69,7 @@ class InputReport(msgspec.Struct, kw_only=True):
 
 
 class InputError(ValueError):
-    """A file with lines that can't be sent, which ``report`` names. Nothing was sent."""
+    """The file has lines that can't be sent, which ``report`` lists. Nothing was sent."""
 
     def __init__(self, path: Path, report: InputReport) -> None:
         lines = "a line" if report.bad == 1 else f"{report.bad:,} lines"
@@ -80,32 +80,34 @@ class InputError(ValueError):
 class RequestFile:
     """The requests of a file: ``async with client.batch(RequestFile("in.jsonl", model=model))``.
 
-    Guarantees: the whole file is checked before the first request comes out of it, so that a bad
-    line, a duplicate key or an unknown field is reported before anything is sent; no more than a
-    line is held at a time, and 64 bytes for each key; a change of the file meanwhile is noticed.
+    JSON lines are read in OpenAI's Batch API form (``custom_id``, ``method``, ``url``, ``body``) or
+    in a short form (``key``, ``messages`` or ``prompt``, parameters, ``meta``, ``extra``).
+    ``.csv``, ``.tsv``, and ``.parquet`` files (extra ``tables``) have the short form's fields as
+    columns, with a column ``meta.NAME`` for each field of ``meta``. Files compressed with gzip or
+    zstd (extra ``zstd``) are decompressed while they are read.
 
-    JSON lines are read in the form of OpenAI's Batch API (``custom_id``, ``method``, ``url``,
-    ``body``) or in the short one (``key``, ``messages`` or ``prompt``, parameters, ``meta``,
-    ``extra``). ``.csv`` and ``.tsv`` have the short form's fields as columns, a column
-    ``meta.NAME`` for each field of meta; so does ``.parquet`` (extra ``tables``). Files that are
-    compressed with gzip, or zstd (extra ``zstd``), are unpacked while they are read.
+    - ``path`` is the file.
+    - ``model`` gives the provider, the address, and the key, and the name for lines without
+      ``model``. Lines that name another model have no price. It may also be a function that returns
+      the model for a line's name (``None`` if it has none), and may raise ``ValueError``.
+    - ``params`` are parameters for lines that do not set them.
+    - ``key`` is the column or field with a line's key, in a dataset of any form.
+    - ``prompt`` is the column or field with the prompt: a text, or messages in OpenAI's format.
+      Lines without a key are then named by their numbers.
+    - ``system`` is the column or field with a system message.
+    - ``strict`` rejects unknown fields. They are always rejected unless ``key``, ``prompt``, or
+      ``system`` is given; in that case, they become ``meta`` by default.
+    - ``format`` is ``"jsonl"``, ``"csv"``, ``"tsv"``, or ``"parquet"``, if the file name does not
+      say.
+    - ``shard`` is ``(i, n)`` to read only the i-th of n parts, by the hash of the key (`in_shard`).
+    - ``skip_bad`` leaves out lines that can't be sent, and repeats of a key.
 
-    :param model: gives provider, address and key, and the name for lines that have no ``model``
-        (without a price for lines that name another); or a function that makes a model of a
-        line's name (``None`` if it has none), and may raise ``ValueError``.
-    :param params: parameters for lines that lack them.
-    :param key: the column or field that holds a line's key, in a dataset of any form.
-    :param prompt: the one that holds the prompt: a text, or messages in OpenAI's format. Lines
-        without a key are then known by their numbers.
-    :param system: the one that holds a system message.
-    :param strict: refuse fields that are none of ours, which go into ``meta`` where one of these
-        three is given. Without them, such fields are always refused.
-    :param format: ``"jsonl"``, ``"csv"``, ``"tsv"`` or ``"parquet"``, if the name does not tell.
-    :param shard: ``(i, n)``: only the i-th of n parts, by the key's hash (`in_shard`).
-    :param skip_bad: leave out lines that can't be sent, and the later ones of the same key.
+    Guarantees: the whole file is checked before the first request is yielded, so a bad line, a
+    duplicate key, or an unknown field is reported before anything is sent. At most one line is held
+    at a time, plus 64 bytes for each key. A change of the file in the meantime is noticed.
 
-    Raises `OSError` if the file can't be read. Iterating raises `InputError`, and ``ValueError``
-    for a file that has changed since, or a column that no line has.
+    Raises ``OSError`` if the file can't be read. Iteration raises `InputError`, and ``ValueError``
+    if the file has changed or no line has a named column.
     """
 
     def __init__(
@@ -162,16 +164,19 @@ class RequestFile:
         *,
         progress: Callable[[int], object] | None = None,
     ) -> InputReport:
-        """Read the whole file and report its faults. ``visit`` is called with the number and request
-        of each good line; a ``ValueError`` from it makes the line a bad one, too. ``progress`` is
-        called with the number of each line that is not blank, before anything else.
+        """Read the whole file and report its faults.
+
+        - ``visit`` is called with the number and the request of each good line. If it raises
+          ``ValueError``, the line counts as bad.
+        - ``progress`` is called with the number of each line that is not blank, before anything
+          else.
         """
         report, self._lines = InputReport(), KeyTable()
         self._checked = self._state()
         for number, request, shape in self._requests(report, progress):
             first = self._lines.add(request.key, number)
             if first not in (number, _BAD):
-                report.add(Problem(number, f"the key is that of line {first:,}, too"))
+                report.add(Problem(number, f"the key is the same as in line {first:,}"))
                 continue
             try:
                 self._reader.check(request, shape)

@@ -181,9 +181,7 @@ def _body(fields: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("method is not POST")
     url = fields.get("url", "/v1/chat/completions")
     if not isinstance(url, str) or not url.endswith("/completions"):
-        raise ValueError(
-            "url is not /v1/chat/completions or /v1/completions, which are served here"
-        )
+        raise ValueError("url must be /v1/chat/completions or /v1/completions")
     body = fields["body"]
     if not isinstance(body, dict):
         raise ValueError("body is not an object")
@@ -227,7 +225,7 @@ def check_known(fields: Collection[str], known: frozenset[str], *, named: bool =
     unknown = sorted(set(fields) - known)
     if unknown:
         hint = _hint(unknown[0], known, 0.8 if named else 0.6)
-        strict = "; strict lets none into meta" if named else ""
+        strict = "; strict keeps them out of meta" if named else ""
         raise ValueError(f"unknown field: {', '.join(unknown)[:200]}{hint}{strict}")
 
 
@@ -261,7 +259,7 @@ def _params(body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
             try:
                 given[name] = read(given[name])
             except (KeyError, TypeError, AttributeError, msgspec.ValidationError):
-                raise ValueError(f"{name} is not in the shape of OpenAI's") from None
+                raise ValueError(f"{name} does not have OpenAI's shape") from None
     if not given.get("stream_options", True):
         del given["stream_options"]
     return given, {k: v for k, v in body.items() if k not in PARAM_NAMES}

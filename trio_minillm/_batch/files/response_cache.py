@@ -62,36 +62,44 @@ _log = logging.getLogger("trio_minillm")
 
 
 class CacheError(MiniLLMError):
-    """A file that is not a cache of this library, is damaged, or is of a newer version."""
+    """The file is not a cache of this library, is damaged, or has a newer version."""
 
 
 class ResponseCache:
-    """Finished answers in a file, found again by the exact request: ``cache=`` of a batch.
+    """Finished answers in a file, which are found again by the exact request: ``cache=`` of a
+    batch.
 
-    Two requests are the same if their wire, address, model, body and number of the sample are, to
-    the byte. (A local model's address is another one at each start, and its ``identity`` counts in
-    place of that.) API keys and a model's own ``headers`` make no difference and are not stored; of a
-    prompt only a hash of the whole request is.
+    Two requests are the same if their wire format, address, model, body, and sample number are, to
+    the byte. A local model has another address after each start, so its ``identity`` counts
+    instead. API keys and a model's ``headers`` make no difference and are not stored. Prompts are
+    not stored either, but only a hash of the complete request.
 
-    Guarantees: an answer for which `put` returned survives the death of the process (after a loss of
-    power the newest may be missing, and the file is whole); any number of processes on one machine
-    may use the file at once; only answers whose outcome is ``finished`` are stored; an answer that
-    is found is the one that was stored, except that it costs nothing (``cost`` is 0 USD, from
-    ``"cache"``). A fault of the file while it is used costs no request its answer: the answer is not
-    found, or not stored, which is logged once and counted in `faults`.
+    - ``path`` is the file. Its folder must exist and be on a local disk. A folder without locks is
+      reported once, and only one process at a time may use a file there. The file is created with
+      mode 0600.
+    - ``max_entries`` limits the number of answers. The least recently used ones are dropped. The
+      default is no limit.
 
-    ``max_entries`` bounds it: the least recently used answers are dropped. The folder must exist and
-    be on a local disk (one without locks is warned of once: one process at a time must use the file
-    there); the file is made with mode 0600. Raises `OSError` if it can't be read or
-    written, and `CacheError` if it is something else.
+    Guarantees:
 
-    One cache is for one Trio loop and one process. It can be pickled, and opens the file again when
-    it is unpickled. Close it, or use it as ``with llm.ResponseCache(path) as cache``.
+    - An answer survives the death of the process once `put` has returned. After a power failure,
+      the newest answers may be missing, but the file is intact.
+    - Any number of processes on one machine may use the file at the same time.
+    - Only answers with the outcome ``finished`` are stored. A found answer is the stored one,
+      except that it costs nothing (``cost`` is 0 USD, from ``"cache"``).
+    - An error of the file while it is in use costs no request its answer. The answer is not found
+      or not stored, which is logged once and counted in `faults`.
+
+    A cache belongs to one Trio loop and one process. It can be pickled, and opens the file again
+    when it is unpickled. Close it, or use it as ``with llm.ResponseCache(path) as cache``.
+
+    Raises ``OSError`` if the file can't be read or written, and `CacheError` if it is something
+    else.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, max_entries: int | None = None) -> None:
         if max_entries is not None and (type(max_entries) is not int or max_entries < 1):
-            raise ValueError("max_entries must be a whole number from 1 on")
+            raise ValueError("max_entries must be a whole number, 1 or more")
         self.path: Path = Path(path).absolute()  # a program may change its directory
         self.max_entries: int | None = max_entries
         self.hits: int = 0
@@ -128,8 +136,9 @@ class ResponseCache:
         return int(row[0])
 
     def get(self, key: bytes, response_type: Any = None) -> CompletionResponse | None:
-        """Return the answer to the request with this key (from `request_key`), ``None`` if there is
-        none. ``response_type`` is the request's, for `CompletionResponse.parsed`.
+        """Return the answer to the request with this key (from `request_key`), or ``None``.
+
+        ``response_type`` is the request's type, for `CompletionResponse.parsed`.
         """
         reader = self._reader()
         try:
@@ -147,9 +156,10 @@ class ResponseCache:
         return replace(found, cost=FREE, response_type=response_type)
 
     async def put(self, key: bytes, response: CompletionResponse) -> None:
-        """Store an answer, and return once it is in the file; one that is not finished is passed over.
+        """Store an answer, and return once it is in the file. An answer that is not finished is
+        ignored.
 
-        Answers that come while another is being written go into the next transaction together.
+        Answers that arrive while another is written share the next transaction.
         """
         self._reader()
         if response.outcome is Outcome.FINISHED:
@@ -161,8 +171,8 @@ class ResponseCache:
                 await self._flush()
 
     def close(self) -> None:
-        """Write the answers that a cancelled `put` left behind, and close the file. May be called
-        again.
+        """Write the answers that a cancelled `put` left behind, and close the file. You may call
+        this again.
         """
         if self._pid != os.getpid():
             return
@@ -289,7 +299,7 @@ class ResponseCache:
         if not self.faults:
             told = what, _words(error)
             _log.warning(
-                "the response cache %s can't be %s (%s): it is done without", self.path, *told
+                "the response cache %s can't be %s (%s): continuing without it", self.path, *told
             )
         self.faults += count
 

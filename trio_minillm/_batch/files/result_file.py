@@ -48,19 +48,22 @@ _decode_line = msgspec.json.Decoder(ResultLine).decode
 
 
 class ResultFile:
-    """A file with the results of a batch, a line each, that knows for which requests it has one.
+    """A file with the results of a batch, one line each, which knows which requests have one.
 
-    Guarantees: a result for which `append` returned survives the death of the process at any
-    instant; a line is whole or recognised as torn, and a torn end is cut off when the file is
-    opened; no sample of a key has two lines; one process writes at a time. The file is made with mode 0600.
+    ``path`` is created with mode 0600. ``fsync`` says how much can be lost if the *machine* dies:
 
-    ``fsync`` says how much the death of the *machine* can take: ``"never"``, all that the system had
-    not written yet (some 30 s); ``"interval"``, the last second; ``"always"``, nothing: `append`
-    then returns once the disk has the line. Except with ``"never"``, all lines are on the disk when
-    the block ends.
+    - ``"never"``: everything that the system had not written yet, about 30 seconds.
+    - ``"interval"``, the default: the last second.
+    - ``"always"``: nothing, because `append` returns only once the disk has the line.
 
-    Raises `ResultFileError` (an `OSError`) for a file that another process writes to or that has
-    lines of something else, and `OSError` if it can't be read or written.
+    Unless it is ``"never"``, all lines are on the disk when the block ends.
+
+    Guarantees: a result survives the death of the process once `append` has returned. A line is
+    either complete or recognised as torn, and a torn end is removed when the file is opened. No
+    sample of a key has two lines. Only one process writes at a time.
+
+    Raises `ResultFileError` (an ``OSError``) if another process writes to the file or if it
+    contains something else, and ``OSError`` if it can't be read or written.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, fsync: Fsync = "interval") -> None:
@@ -83,22 +86,22 @@ class ResultFile:
 
     @property
     def finished(self) -> int:
-        """Number of lines with a whole answer."""
+        """The number of lines with a complete answer."""
         return self._finished
 
     @property
     def failed(self) -> int:
-        """Number of lines with an error."""
+        """The number of lines with an error."""
         return len(self._keys) - self._finished
 
     def state(self, request: BatchRequest, *, model: Model | None = None) -> State:
-        """Return the state of a request in the file; ``model`` is for one that names none."""
+        """Return the state of a request in the file. ``model`` is for a request that names none."""
         return self.states(request, 1, model=model)[0]
 
     def states(
         self, request: BatchRequest, samples: int, *, model: Model | None = None
     ) -> list[State]:
-        """Return the states of so many samples of a request, by their numbers from 0 on."""
+        """Return the states of the first ``samples`` samples of a request, in order."""
         found = [self._keys.get(_name(request.key, sample)) for sample in range(samples)]
         mark = None
         if any(known is not None for known in found):
@@ -106,8 +109,9 @@ class ResultFile:
         return [_state(known, mark) for known in found]
 
     def has_other_answers(self, request: BatchRequest, *, model: Model | None = None) -> bool:
-        """Return True if a sample of this key from number 1 on, however high, is an answer to another
-        request; ``model`` is for one that names none.
+        """Return True if any sample of this key from number 1 on is an answer to another request.
+
+        ``model`` is for a request that names none.
         """
         known = self._further.get(request.key) if len(self._further) else None
         return known is not None and known != _mark(request, model) << 1
@@ -115,31 +119,31 @@ class ResultFile:
     def unanswered(
         self, requests: Iterable[BatchRequest], *, model: Model | None = None, samples: int = 1
     ) -> Iterator[BatchRequest]:
-        """Yield the requests that have no line yet, neither an answer nor an error. ``model`` is for
-        those that name none.
+        """Yield the requests that have no line yet, neither an answer nor an error.
 
-        With more than one of ``samples``, a request is yielded with those that are missing as its
-        own ``samples``, so that a batch asks for just these.
+        ``model`` is for requests that name none. With several ``samples``, each request is yielded
+        with its missing samples as ``samples``, so that a batch asks only for these.
 
-        Raises ``ValueError`` at one whose key has a line of another request: with other messages,
-        parameters or another model. Beyond these samples, answers alone count.
+        Raises ``ValueError`` at a request whose key has a line of another request, which differs in
+        messages, parameters, or model. Beyond these samples, only answers count.
         """
         check_count("samples", samples)
         for request in requests:
             states = self.states(request, samples, model=model)
             others = self.has_other_answers(request, model=model)
             if others or "changed" in states or "outdated" in states:
-                raise ValueError(f"{request.key!r} was another request when it was answered")
+                raise ValueError(
+                    f"{request.key!r} belonged to another request when it was answered"
+                )
             missing = tuple(number for number, state in enumerate(states) if state == "missing")
             if missing:
                 yield request if samples == 1 else replace(request, samples=missing)
 
     def forget(self, wanted: Callable[[str, bool], bool], *, samples: int | None = None) -> int:
-        """Remove the lines for which ``wanted(key, ok)`` is true, and return their number. With
-        ``samples``, only those of so many samples of each request.
+        """Remove the lines for which ``wanted(key, ok)`` is true, and return their number.
 
-        A new file is written beside the old one and put in its place in one step: after a kill at
-        any instant there is the old one or the new one.
+        With ``samples``, only lines of the first samples of each request are removed. The new file
+        replaces the old one in one step, so that a kill at any time leaves the old or the new one.
         """
         gone = 0
 
@@ -158,12 +162,14 @@ class ResultFile:
         return gone
 
     async def append(self, result: BatchResult) -> None:
-        """Write a result's line. It can be cancelled before the line is written or after it, not in
-        between. Other tasks get a turn only at every `YIELD_EVERY`-th line, so that results don't
-        pile up in memory, where a kill loses them.
+        """Write the line of a result.
 
-        Raises ``ValueError`` for a key that has a line already, and `OSError` if the line can't be
-        written whole (nothing of it is left then), or the disk failed before.
+        Cancellation takes effect before or after the line, but not in between. Other tasks get to
+        run only at every `YIELD_EVERY`-th line, so that results do not pile up in memory, where a
+        kill would lose them.
+
+        Raises ``ValueError`` for a key that already has a line, and ``OSError`` if the line can't
+        be written completely (nothing of it remains), or if the disk failed earlier.
         """
         if self._appended % YIELD_EVERY:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -172,7 +178,7 @@ class ResultFile:
         self._file.check()
         name = _name(result.key, result.sample)
         if name in self._keys:
-            raise ValueError(f"{result.key!r} has a line already")
+            raise ValueError(f"{result.key!r} already has a line")
         request = fingerprint(result.request)
         self._file.write(result_line(result, request))
         self._note(result.key, result.sample, request, ok=result.ok)
@@ -180,9 +186,9 @@ class ResultFile:
         await self._file.sync()
 
     def close(self) -> None:
-        """Close the file, so that other processes can write to it. May be called again.
+        """Close the file, so that other processes can write to it. You may call this again.
 
-        Raises `OSError` if the disk could not take what was written.
+        Raises ``OSError`` if the disk could not store what was written.
         """
         self._file.close()
 
@@ -209,7 +215,7 @@ class ResultFile:
                 self._note(head.custom_id, head.sample, head.request, ok=head.ok)
             elif line.strip():
                 if not _torn(line, among_ours=bool(self._keys)):
-                    what = f"line {number:,} is no result of a batch"
+                    what = f"line {number:,} is not a result of a batch"
                     raise ResultFileError(errno.EINVAL, what, str(self.path))
                 self.torn += 1
             if whole or head is not None:
@@ -220,11 +226,11 @@ class ResultFile:
 
 
 def read_results(path: str | os.PathLike[str]) -> Iterator[ResultLine]:
-    """Yield the lines of a file of results, in its order; torn ones are passed over.
+    """Yield the lines of a results file in order, without torn ones.
 
-    The file may be one that another process writes to, or one that was compressed since with gzip
-    or zstd (which needs the extra ``zstd``, else it raises `ImportError`). Raises `OSError` if it
-    can't be read.
+    Another process may be writing to the file. It may be compressed with gzip or zstd; zstd needs
+    the extra ``zstd``, and raises ``ImportError`` without it. Raises ``OSError`` if the file can't
+    be read.
     """
     path = Path(path)
     try:

@@ -72,42 +72,44 @@ ROW_TYPES: dict[str, type] = {
 
 
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of a file of results, in JSON's types, as `read_results` yields it. Its ``repr`` shows no
-    answer.
+    """A line of a results file, in JSON's types, as `read_results` yields it.
+
+    Its ``repr`` shows no answer.
     """
 
     id: str
-    """Id of the line."""
+    """The id of the line."""
     custom_id: str
     """The request's key."""
     ok: bool
-    """True if there is a whole answer that is valid."""
+    """True if there is a complete and valid answer."""
     outcome: str
-    """Outcome of the newest attempt."""
+    """The outcome of the last attempt."""
     request: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
-    """Hash of the request (see `fingerprint`)."""
+    """A hash of the request (see `fingerprint`)."""
     content: str | None = None
-    """The answer's text (of its first choice); ``None`` if there is no whole answer."""
+    """The text of the answer's first choice; ``None`` if the answer is incomplete."""
     sample: int = 0
-    """Number of the answer among several to one request, from 0."""
+    """The number of this answer among several to one request, from 0."""
     response: dict[str, Any] | None = None
-    """``status_code``, ``request_id`` and ``body``: a ``chat.completion``, or the refusal."""
+    """``status_code``, ``request_id``, and ``body``: a ``chat.completion``, or the refusal."""
     error: dict[str, Any] | None = None
-    """``code`` and ``message`` of the newest attempt's error, or of the fault of an invalid answer."""
+    """``code`` and ``message`` of the last attempt's error, or of the fault in an invalid
+    answer."""
     partial: dict[str, Any] | None = None
-    """The part of a broken answer that had arrived, in the shape of a ``chat.completion``."""
+    """The part of an incomplete answer that arrived, in the shape of a ``chat.completion``."""
     usage: dict[str, Any] | None = None
-    """Token counts of the newest attempt."""
+    """Token counts of the last attempt."""
     cost: dict[str, Any] | None = None
-    """Cost of all attempts, and how far it is known."""
+    """The cost of all attempts, and how reliable it is."""
     timings: dict[str, Any] | None = None
-    """Times of the newest attempt's milestones, in seconds."""
+    """The times of the last attempt's milestones, in seconds."""
     attempts: list[dict[str, Any]] = []
     """All attempts, in order."""
     cached: bool = False
     """True if the answer came from the cache."""
     score: Any = None
-    """Value that the batch's ``score`` function returned."""
+    """The value that the batch's ``score`` function returned."""
     meta: Any = None
     """The request's ``meta``."""
 
@@ -124,11 +126,11 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
         return self.custom_id
 
     def row(self) -> dict[str, Any]:
-        """Return the line as a flat row for a table: always the same fields, with numbers, text, flags
-        or ``None`` in them.
+        """Return the line as a flat row for a table.
 
-        ``cost_usd`` is a float, for sums, and ``cost_usd_exact`` the exact amount as text. ``seconds``
-        and ``ttft`` are those of the newest attempt. ``meta`` and ``score`` are JSON.
+        The fields are always the same, and hold numbers, text, flags, or ``None``. ``cost_usd`` is
+        a float, for sums, and ``cost_usd_exact`` the exact amount as text. ``seconds`` and ``ttft``
+        are those of the last attempt. ``meta`` and ``score`` are JSON.
         """
         usage, cost, timings = self.usage or {}, self.cost or {}, self.timings or {}
         error, amount = self.error or {}, cost.get("amount")
@@ -250,7 +252,7 @@ def check_score(score: Any) -> None:
         except RecursionError:
             raise TypeError("the score is not JSON: it is nested too deeply") from None
         if isinstance(score, dict) and not all(isinstance(name, str) for name in score):
-            raise TypeError("the score is not JSON: it has a name that is no text")
+            raise TypeError("the score is not JSON: it has a name that is not text")
     elif isinstance(score, set | frozenset | bytes | bytearray | memoryview):
         raise TypeError(f"the score is not JSON: it holds a {type(score).__name__}")
 

@@ -28,24 +28,24 @@ _decode = msgspec.json.Decoder().decode
 
 
 def write_table(results: Iterable[ResultLine], path: str | os.PathLike[str]) -> int:
-    """Write results to a ``.parquet``, ``.arrow`` or ``.feather`` file, a row for each with the fields
-    of `ResultLine.row`, and return their number: ``write_table(read_results("out.jsonl"),
-    "out.parquet")``.
+    """Write results to a ``.parquet``, ``.arrow``, or ``.feather`` file, and return their number.
 
-    ``score`` has numbers or flags in place of JSON where all scores are of that kind, or missing.
-    Where each meta is an object, or missing, a field that has only numbers, only flags or only text
-    in all of them has a column ``meta.NAME`` as well; with more than `MAX_FIELDS` names there are none.
+    Use it as ``write_table(read_results("out.jsonl"), "out.parquet")``. There is one row for each
+    result, with the fields of `ResultLine.row`. If all scores are numbers or flags, ``score`` has
+    these instead of JSON. If each ``meta`` is an object or missing, a field that has only numbers,
+    only flags, or only text gets a column ``meta.NAME``, unless there are more than `MAX_FIELDS`
+    names.
 
-    Guarantees: a file that is there is replaced in one step when the new one is whole and on the
-    disk; no more than `ROWS` rows are held at a time, nor much more than `TEXT` characters: while they
-    are written, the folder has them a second time. The file is made with mode 0600.
+    Guarantees: an existing file is replaced in one step, once the new one is complete and on the
+    disk. At most `ROWS` rows, and not much more than `TEXT` characters, are held at a time; while
+    they are written, the folder holds them a second time. The file is created with mode 0600.
 
-    Raises ``ValueError`` for another ending of the name, `ImportError` without the extra
-    ``tables``, and `OSError` if it can't be written; the old file is left then.
+    Raises ``ValueError`` for another file extension, ``ImportError`` without the extra ``tables``,
+    and ``OSError`` if the file can't be written, which leaves the old file in place.
     """
     path = Path(path).absolute()
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"a table is a file with one of the endings {', '.join(SUFFIXES)}")
+        raise ValueError(f"a table must have one of the endings {', '.join(SUFFIXES)}")
     pyarrow_or_error()
     fresh = beside(path)
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)

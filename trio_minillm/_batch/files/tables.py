@@ -42,7 +42,7 @@ def csv_rows(
     try:
         head = next(reader, [])
         if len(head) == 1 and (other := _other_delimiter(head[0], delimiter)):
-            yield 1, f"the columns seem to be separated by {other}, and must be by {delimiter!r}"
+            yield 1, f"the columns seem to be separated by {other} instead of {delimiter!r}"
             return
         following = reader.line_num + 1
         size = 0
@@ -52,7 +52,7 @@ def csv_rows(
             if not cells:
                 continue
             if len(cells) != len(head):
-                yield number, f"{len(cells)} cells under a head of {len(head)}"
+                yield number, f"{len(cells)} cells, but {len(head)} columns"
                 continue
             pairs = ((k, _cell(k, cell, json)) for k, cell in zip(head, cells, strict=True) if cell)
             yield number, _fields(dict(pairs))
@@ -120,7 +120,7 @@ def _fields(cells: Mapping[str, Any]) -> dict[str, Any] | str:
         return fields
     whole = fields.get("meta") or {}
     if not isinstance(whole, dict):
-        return "meta is not an object, and there are columns of its fields, too"
+        return "meta is not an object, but there are also columns for its fields"
     return {**fields, "meta": {**whole, **meta}}
 
 

@@ -72,9 +72,9 @@ def _gzip(file: BinaryIO) -> Callable[[], bytes]:
         try:
             return unpacked.read1(1 << 16)
         except EOFError:
-            raise DamagedError("the gzip data are cut off") from None
+            raise DamagedError("the gzip data is cut off") from None
         except (gzip.BadGzipFile, zlib.error):
-            raise DamagedError("the gzip data are damaged") from None
+            raise DamagedError("the gzip data is damaged") from None
 
     return read
 
@@ -98,14 +98,14 @@ def _zstd(file: BinaryIO) -> Callable[[], bytes]:
             try:
                 out: bytes = frame.decompress(piece)
             except zstandard.ZstdError as exc:
-                raise DamagedError(f"the data can't be unpacked: {exc}") from None
+                raise DamagedError(f"the data can't be decompressed: {exc}") from None
             packed = frame.unused_data if frame.eof else b""
             if frame.eof:
                 frame = None
             if out:
                 return out
         if frame is not None:
-            raise DamagedError("the zstd data are cut off")
+            raise DamagedError("the zstd data is cut off")
         return b""
 
     return read

@@ -24,31 +24,32 @@ LEAST_SHARE = 0.005
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True):
-    """One limit that is in force for an endpoint, key and model. Its ``str`` is a sentence without
-    the names: ``holding 20 of 200 at once: 12 % refused``.
+    """One limit that is in force for an endpoint, key, and model.
+
+    Its ``str`` is a sentence without the names: ``holding 20 of 200 at once: 12 % refused``.
     """
 
     model: str
-    """Name of the model; empty for what holds for all of them."""
+    """The name of the model; empty for a limit of all models."""
     host: str
-    """Host of its address, or the provider's name."""
+    """The host of its address, or the name of the provider."""
     kind: ControlKind
-    """The thing that is held back."""
+    """The kind of limit."""
     source: ControlSource
     """The origin of the limit."""
     limit: float
-    """Requests at once, requests per second, tokens per minute, or the seconds that are left of a
-    pause."""
+    """Requests at the same time, requests per second, tokens per minute, or the remaining seconds
+    of a pause."""
     most: float | None = None
-    """The limit without this control, if it is known: the most at once."""
+    """The limit without this control, if it is known."""
     in_use: int = 0
-    """Requests under way."""
+    """Requests that are running."""
     waiting: int = 0
-    """Requests that wait for this endpoint, key and model, whatever for."""
+    """Requests that wait for this endpoint, key, and model, for any reason."""
     refused: float = 0.0
-    """Share of the newest hundred or so attempts that were refused for rate or load."""
+    """The share of the newest hundred or so attempts that were refused for rate or load."""
     reason: str
-    """The cause in words."""
+    """The cause, as text."""
 
     @property
     def held_down(self) -> bool:

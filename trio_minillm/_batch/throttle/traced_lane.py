@@ -28,30 +28,30 @@ RAISED = 1.5
 
 
 class TraceEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One decision of the control of an endpoint, key and model, or its state at a full second."""
+    """One decision about an endpoint, key, and model, or its state at a full second."""
 
     time: float
-    """Seconds since the batch began."""
+    """Seconds since the batch started."""
     model: str
-    """Name of the model."""
+    """The name of the model."""
     host: str
-    """Host of its address, or the provider's name."""
+    """The host of its address, or the name of the provider."""
     event: TraceName
     """The decision, or ``sample`` for the state at a full second."""
     why: str = ""
-    """The failure, for ``refused``, ``paused`` and ``closed``."""
+    """The failure, for ``refused``, ``paused``, and ``closed``."""
     before: float | None = None
-    """The number at once, requests per second, or seconds of pause before the decision."""
+    """The concurrency, the requests per second, or the seconds of pause before the decision."""
     after: float | None = None
     """The same after the decision."""
     in_flight: int
-    """Requests under way."""
+    """Requests that are running."""
     concurrency: int | None
-    """Requests that may be under way, where the number is searched for."""
+    """Requests that may run at the same time, if the batch searches for that number."""
     rate: float | None
-    """Requests per second, where they are limited by what was learned."""
+    """Requests per second, if a learned rate limits them."""
     paused: float
-    """Seconds that are left of a pause."""
+    """The remaining seconds of a pause."""
     accepted: int
     """Requests accepted in the last second."""
     refused: int

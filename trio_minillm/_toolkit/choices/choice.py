@@ -39,17 +39,16 @@ FailureWord = Literal[
     "truncated",
     "protocol",
 ]
-"""A failure from before the first content, in one word.
+"""A failure before the first content, in one word.
 
-The first six, and ``invalid``, are what an error of the provider asks of the caller (its ``kind``) ·
-``not_found``: there is no such model, or nothing at the address · ``send``: the request could not be
-sent, or the connection broke before any response · ``clock``: one of ours ran out · ``truncated``: the
-body ended before any content · ``protocol``: the response violates its format.
-"""
+The first six, and ``invalid``, are the ``kind`` of a provider's error · ``not_found``: there is no
+such model, or nothing at the address · ``send``: the request could not be sent, or the connection
+broke before any response · ``clock``: a clock ran out · ``truncated``: the body ended before any
+content · ``protocol``: the response violates its format."""
 
 FAILURES: frozenset[FailureWord] = frozenset(get_args(FailureWord)) - {"invalid"}
 """The failures after which the next model is asked by default: all that another model may not have.
-A request that is malformed, or larger than a limit, is the caller's to mend."""
+An invalid request is for the caller to fix."""
 
 On: TypeAlias = (
     FailureWord
@@ -63,19 +62,21 @@ _ABSENT = (404, 405, 410)
 
 
 class ModelChoice(msgspec.Struct, frozen=True):
-    """Several models in place of one, for `Client.stream` and `Client.complete`.
+    """Several models instead of one, for `Client.stream` and `Client.complete`.
 
-    `first_of` and `fallback` make it. A choice may stand in another, and the same model in it twice.
+    `first_of` and `fallback` make one. A choice may contain other choices, and the same model
+    twice.
 
-    Raises ``ValueError`` without any model, ``TypeError`` for what is none, and either for a wrong option.
+    Raises ``ValueError`` if there is no model, ``TypeError`` for anything that is not a model, and
+    either for an invalid option.
     """
 
     models: tuple[Model | ModelChoice, ...]
     """The models, in the order in which they are asked."""
     after: float | None = None
-    """Seconds without content after which the next is asked as well; ``None``: never for that."""
+    """Seconds without content after which the next model is asked as well. ``None`` means never."""
     on: On = FAILURES
-    """The failures before content after which the next is asked at once."""
+    """The failures before any content after which the next model is asked at once."""
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "models", tuple(self.models))  # or it could change
@@ -90,15 +91,15 @@ class ModelChoice(msgspec.Struct, frozen=True):
 
     @property
     def all(self) -> tuple[Model, ...]:
-        """All models, in the order in which they stand, also those of choices within this one."""
+        """All models in order, including those of inner choices."""
         nested = ((one,) if isinstance(one, Model) else one.all for one in self.models)
         return tuple(model for models in nested for model in models)
 
     def asks_next(self, error: MiniLLMError) -> bool:
         """Return whether the next model is asked after this failure of one.
 
-        Never when a limit of the caller's is reached or the clock ``total`` ran out, which hold for the
-        whole call.
+        Always False if a spending limit is reached or the clock ``total`` ran out, because both
+        apply to the whole call.
         """
         last = error.last_error if isinstance(error, RetriesExhausted) else error
         if isinstance(last, BudgetExceeded):
@@ -124,20 +125,23 @@ class ModelChoice(msgspec.Struct, frozen=True):
 
 
 def first_of(*models: Model | ModelChoice, after: float, on: On = FAILURES) -> ModelChoice:
-    """Return a choice in which the first model to begin its answer gives it (hedging).
+    """Return a choice in which the first model to start its answer gives it (hedging).
 
-    The first model is asked; if no content has come ``after`` seconds later, the second is asked as well,
-    and so on. The first content decides, and the others are cancelled. If one fails before that, as ``on``
-    says, the next is asked at once. With ``after=0`` all are asked at the same time.
+    - ``models`` are asked in order.
+    - ``after`` is the number of seconds without content after which the next model is asked as
+      well. With 0, all are asked at the same time.
+    - ``on`` says after which failures the next model is asked at once; see `fallback`.
+
+    The first content decides, and the other requests are cancelled.
     """
     return ModelChoice(models, after, on)
 
 
 def fallback(*models: Model | ModelChoice, on: On = FAILURES) -> ModelChoice:
-    """Return a choice in which the next model is asked when the one before has failed before any content.
+    """Return a choice that asks the next model if the one before it fails before any content.
 
-    ``on`` says after which failures: words (`FailureWord`), classes of errors, or a function that is given
-    the error. By default it is every failure that another model may not have.
+    ``on`` says which failures count: words (`FailureWord`), error classes, or a function of the
+    error. The default is every failure that another model may not have.
     """
     return ModelChoice(models, None, on)
 
@@ -145,7 +149,8 @@ def fallback(*models: Model | ModelChoice, on: On = FAILURES) -> ModelChoice:
 class ModelsExhausted(RetriesExhausted):
     """Every model of a choice failed before any content.
 
-    ``errors`` has the error of each, in the order in which they were asked, and ``models`` their names.
+    - ``errors`` holds the error of each model, in the order in which they were asked.
+    - ``models`` holds their names.
     """
 
     def __init__(self, errors: tuple[MiniLLMError, ...], models: tuple[str, ...]) -> None:
@@ -156,13 +161,13 @@ class ModelsExhausted(RetriesExhausted):
 
     @property
     def last_error(self) -> MiniLLMError:
-        """The error of the newest attempt at the last model."""
+        """The error of the last attempt at the last model."""
         last = self.errors[-1]
         return last.last_error if isinstance(last, RetriesExhausted) else last
 
     @property
     def attempts(self) -> int:
-        """Number of requests that were sent, to all of them."""
+        """The number of requests that were sent to all of the models."""
         return sum(e.attempts if isinstance(e, RetriesExhausted) else 1 for e in self.errors)
 
 

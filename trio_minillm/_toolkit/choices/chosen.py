@@ -57,7 +57,7 @@ class ChosenStream(TrackedStream):
 
     async def __aenter__(self) -> Self:
         if self._closed or self._entered:
-            raise RuntimeError("a stream can be entered once")
+            raise RuntimeError("a stream can be entered only once")
         await checkpoint_if_cancelled()
         self._begin()
         self._entered = True

@@ -60,7 +60,7 @@ def prepare_choice(
         raise AssertionError
     for name in ("price", "headers"):
         if options.get(name) is not None:
-            raise TypeError(f"{name} can't hold for several models: give it to each of them")
+            raise TypeError(f"{name} can't apply to several models: set it on each of them")
 
     def made(model: Model | ModelChoice) -> Prepared | PreparedChoice:
         if isinstance(model, ModelChoice):

@@ -35,15 +35,17 @@ held once for all listeners, and twice as many at the most."""
 
 
 class Broadcast:
-    """The reader of a stream for any number of listeners; ``stream.broadcast()`` makes it.
+    """The hub that reads a stream for any number of listeners. Make one with
+    ``stream.broadcast()``.
 
     Use it as ``async with stream.broadcast() as hub``, inside the stream's block. Guarantees:
 
-    - The stream is read once, from the block's beginning on, also while nobody listens.
-    - Nothing outlives the block: leaving it stops the reading. Listeners that wait then get
-      `trio.ClosedResourceError`; once the answer is over, they can take the rest behind it, too.
-    - A listener that is cancelled or closed changes nothing for the others.
-    - A chunk is kept once. The log holds no more of them than twice the largest buffer and one read.
+    - The stream is read once, from the start of the block, even if nobody listens.
+    - Nothing outlives the block. Leaving it stops the reading, and waiting listeners get
+      `trio.ClosedResourceError`. Once the answer is over, listeners can still receive the rest
+      after the block.
+    - A listener that is cancelled or closed does not affect the others.
+    - A chunk is stored once. The log holds at most twice the largest buffer, and one read.
     """
 
     def __init__(self, stream: StreamingCompletion, buffer: int, policy: Policy) -> None:
@@ -66,7 +68,7 @@ class Broadcast:
 
     async def __aenter__(self) -> Self:
         if self._forget is not None:
-            raise RuntimeError("a broadcast can be entered once")
+            raise RuntimeError("a broadcast can be entered only once")
         await checkpoint_if_cancelled()
         if self.stream._busy:  # noqa: SLF001 - as in `_hold`
             raise trio.BusyResourceError("another task is taking chunks from this stream")
@@ -95,13 +97,13 @@ class Broadcast:
             raise_crash(crash, exc, "the block and its broadcast both failed")
 
     def subscribe(self, *, buffer: int | None = None, policy: Policy | None = None) -> Listener:
-        """Return a new listener. It has missed nothing: it begins with what has come by its first take.
+        """Return a new listener, which receives the answer from its beginning.
 
-        ``buffer`` and ``policy`` are the hub's, unless they are given. Waits for nothing; also behind
-        the end, where the listener gets the whole answer and its end.
+        ``buffer`` and ``policy`` are the hub's by default. This does not wait. After the end of the
+        stream, the listener gets the complete answer and its end.
 
         Raises `trio.ClosedResourceError` if the block was left before the answer ended, and
-        ``RuntimeError`` before it was entered.
+        ``RuntimeError`` before the block.
         """
         bound = self._buffer if buffer is None else buffer
         fate = self._policy if policy is None else policy
@@ -116,9 +118,9 @@ class Broadcast:
         return listener
 
     async def wait_over(self) -> None:
-        """Wait until the answer is over and all of it published, whatever became of it.
+        """Wait until the answer is over, with any outcome, and all of it is published.
 
-        Listeners may still have chunks to take. A checkpoint.
+        Listeners may still have chunks to receive. This is a checkpoint.
         """
         await self._ended.wait()
 

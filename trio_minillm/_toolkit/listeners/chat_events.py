@@ -107,7 +107,7 @@ class ChatEvents:
             reason = self._reason(choice)
             calls = self._calls.get(choice.index)
             if calls and reason in ("stop", "tool_calls") and calls.disowned(choice):
-                return self.error("a tool call came in doubt, and must not be run", "invalid_call")
+                return self.error("a tool call is doubtful and must not be run", "invalid_call")
             out.append(self._choice(choice.index, {}, {}, reason))
         if usage and response.usage is not None:
             out.append(b'%b[],"usage":%b}\n\n' % (self._head, _json(_usage(response.usage))))

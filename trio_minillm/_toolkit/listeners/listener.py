@@ -26,10 +26,11 @@ chunks that it has not taken · ``detach``: it gets a `ListenerDetached`, and is
 
 
 class ListenerDetached(trio.BrokenResourceError):
-    """A listener fell further behind than its buffer allows, and is none any more.
+    """A listener fell further behind than its buffer allows, so it was removed.
 
-    ``behind`` is the number of chunks that it had not taken, ``buffer`` its bound. The stream and the
-    other listeners go on; a new listener begins with all that has come.
+    ``behind`` is the number of chunks that it had not received, and ``buffer`` the largest number
+    allowed. The stream and the other listeners continue. A new listener starts with everything so
+    far.
     """
 
     def __init__(self, behind: int, buffer: int) -> None:
@@ -39,20 +40,20 @@ class ListenerDetached(trio.BrokenResourceError):
 
 
 class Listener(trio.abc.ReceiveChannel[StreamChunk]):
-    """The chunks of a stream for one of its listeners; `Broadcast.subscribe` makes it.
+    """The chunks of a stream for one listener. Make one with `Broadcast.subscribe`.
 
     Guarantees:
 
-    - It yields every chunk from its beginning on, in order, and then ends as the stream does: with
-      the end, or with a copy of the stream's error, once. Only ``drop_oldest`` leaves chunks out,
-      and `dropped` says how many.
-    - Subscribed when chunks have come already, it begins with its first take: with all that has come
-      by then, in as few chunks as say the same. Their text joined is the text so far.
-    - Taking a chunk checks for cancellation, as it does for a stream; a cancelled take loses nothing.
-    - Chunks are shared with the other listeners: they are to be read, not changed.
+    - It yields every chunk from the beginning in order. Then it ends like the stream: with the end,
+      or with a copy of the stream's error, once. Only ``drop_oldest`` leaves chunks out; `dropped`
+      says how many.
+    - If chunks have already arrived, the first receive returns them merged, in as few chunks as
+      possible. Their joined text is the text so far.
+    - Receiving a chunk checks for cancellation, as in a stream. A cancelled receive loses nothing.
+    - Chunks are shared with the other listeners, so read them without changing them.
 
-    Close it when it is needed no longer (``with``, ``async with``): under ``block`` the stream waits for it. One that
-    nobody holds any more counts as closed.
+    Close a listener that you no longer need (``with``, ``async with``), because under ``block`` the
+    stream waits for it. A listener that is garbage-collected counts as closed.
     """
 
     def __init__(
@@ -86,7 +87,9 @@ class Listener(trio.abc.ReceiveChannel[StreamChunk]):
 
     @property
     def outcome(self) -> Outcome | None:
-        """The stream's outcome, once it is over, whether or not this listener has come that far."""
+        """The stream's outcome once it is over, even if this listener has not received
+        everything.
+        """
         return self.stream.outcome
 
     @property
@@ -96,14 +99,15 @@ class Listener(trio.abc.ReceiveChannel[StreamChunk]):
 
     @property
     def response(self) -> CompletionResponse:
-        """The stream's response as far as it has come."""
+        """The stream's response so far."""
         return self.stream.response
 
     async def receive(self) -> StreamChunk:
         """Return the next chunk. Raises `trio.EndOfChannel` when the answer is over.
 
-        Raises the stream's error, once; `ListenerDetached` if it fell behind under ``detach``; and
-        `trio.ClosedResourceError` if it, or the hub's block before the answer's end, was left.
+        Raises the stream's error, once. Raises `ListenerDetached` if the listener fell behind under
+        ``detach``, and `trio.ClosedResourceError` if it was closed, or if the hub's block was left
+        before the answer ended.
         """
         chunks = await self._next(1)
         if not chunks:
@@ -111,14 +115,16 @@ class Listener(trio.abc.ReceiveChannel[StreamChunk]):
         return chunks[0]
 
     async def next_chunk(self) -> StreamChunk | None:
-        """Return the next chunk, or ``None`` when the answer is over. Raises what `receive` does."""
+        """Return the next chunk, or ``None`` when the answer is over. Raises what `receive`
+        raises.
+        """
         chunks = await self._next(1)
         return chunks[0] if chunks else None
 
     async def next_chunks(self) -> list[StreamChunk]:
-        """Return all chunks that have come, waiting for the first; none when the answer is over.
+        """Return all chunks that have arrived, or an empty list when the answer is over.
 
-        Raises what `receive` does.
+        Waits until there is at least one chunk. Raises what `receive` raises.
         """
         return await self._next(None)
 
@@ -193,7 +199,7 @@ class Listener(trio.abc.ReceiveChannel[StreamChunk]):
         self.close()
 
     async def aclose(self) -> None:
-        """Stop listening, as `close` does. A checkpoint."""
+        """Stop listening, like `close`. This is a checkpoint."""
         self.close()
         await checkpoint()
 

@@ -32,20 +32,26 @@ def sse_of(
     usage: bool = True,
     describe: Callable[[Exception], str] = str,
 ) -> SSEBody:
-    """Return a stream as the body of a response in OpenAI's chat-completions format, piece by piece:
-    ``async for data in sse_of(stream)``.
+    """Return a stream as the body of a response in OpenAI's chat-completions format.
 
-    It is for a web program, whose clients may be any that speak to OpenAI; the stream may be of any
-    provider, or a listener of one. Text, reasoning (``reasoning_content``), refusals, tool calls,
-    pictures and sound come as they arrive. At the end of a finished answer there are the finish
-    reasons, in OpenAI's words, the usage (unless ``usage`` is false) and ``[DONE]``. Any other end is an
-    event ``{"error": …}`` and no ``[DONE]``, so that no failure passes for an answer. It raises no error
-    of the stream: the stream has it. ``describe`` gives its words; by default they are the error's.
+    Use it as ``async for data in sse_of(stream)`` in a web program, whose clients may be any that
+    speak OpenAI's format.
 
-    What was taken from the stream before comes first. After each ``keep_alive`` seconds of silence it
-    yields a comment. Each piece is whole events, those of one read. Leaving it leaves the stream alone.
+    - ``stream`` is a stream from any provider, or a listener of one.
+    - ``keep_alive`` is the number of seconds of silence after which a comment is sent; ``None``
+      sends none.
+    - ``usage=False`` leaves out the usage.
+    - ``describe`` returns the message for an error. The default is the error's own message.
 
-    Raises ``ValueError`` for a listener that may go without chunks (``drop_oldest``).
+    Text, reasoning (``reasoning_content``), refusals, tool calls, images, and audio are sent as
+    they arrive. A finished answer ends with the finish reasons, in OpenAI's words, the usage, and
+    ``[DONE]``. Any other end is an event ``{"error": …}`` without ``[DONE]``, so that no failure
+    looks like an answer. The stream's error is not raised here; it is in the stream.
+
+    Chunks that were received before come first. Each piece consists of complete events from one
+    read. Leaving the iteration does not affect the stream.
+
+    Raises ``ValueError`` for a listener that may lose chunks (``drop_oldest``).
     """
     check_type("stream", stream, StreamingCompletion | Listener)
     check_function("describe", describe)

@@ -29,23 +29,24 @@ from .log_records import described, error_type, log
 
 
 class ObservedAttempt(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """An attempt at a request, as an `Observer` is told of it: the same object each time.
+    """An attempt at a request, as an `Observer` sees it: the same object at each call.
 
     Its ``repr`` shows neither parameters nor messages.
     """
 
     model: Model
-    """The model that is asked."""
+    """The requested model."""
     number: int
-    """Number within its call, or of a batch's request, from 1."""
+    """The number of the attempt within its call, or within a batch's request, from 1."""
     url: str
-    """The address that is asked, without its query."""
+    """The address that is called, without its query."""
     params: Mapping[str, Any]
-    """The typed parameters that were given (`Params`)."""
+    """The parameters of the call (`Params`)."""
     meta: Any = None
-    """The value that the caller attached to the call."""
+    """The ``meta`` of the call."""
     messages: tuple[Message, ...] | None = None
-    """The messages that are sent, if the observer has ``wants_content = True``, else ``None``."""
+    """The messages that are sent, if the observer has ``wants_content = True``, and ``None``
+    otherwise."""
     http: HTTPRequest | None = None
     """The request without secrets and texts, if the observer has ``wants_http = True``, else ``None``."""
 
@@ -57,23 +58,23 @@ class ObservedAttempt(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """The end of an attempt: how it ended, what is known of its cost, and its times."""
+    """The end of an attempt: its outcome, what is known of its cost, and its times."""
 
     outcome: Outcome
-    """The way it ended."""
+    """The outcome of the attempt."""
     error: MiniLLMError | None
-    """The error that ended it. Its words may be the server's, which may quote the prompt."""
+    """The error that ended it. Its message may be the server's, which may quote the prompt."""
     retried: bool
-    """True if the same call makes another attempt, unless it is left before that. A batch decides later:
-    false there."""
+    """True if the same call makes another attempt, unless the caller leaves first. Always False in
+    a batch, which decides later."""
     record: CostRecord
-    """The attempt as it was written into the ledger, before the provider was asked about it."""
+    """The attempt as it was recorded in the ledger, before its final cost was looked up."""
     seconds: float
-    """Seconds from the beginning of the attempt to its end."""
+    """Seconds from the start of the attempt to its end."""
     timings: Timings
-    """The times of its milestones, in seconds since it began."""
+    """The times of its milestones, in seconds since it started."""
     response: CompletionResponse | None
-    """Everything that arrived; ``None`` for an attempt that another follows, of which nothing did."""
+    """Everything that arrived; ``None`` if nothing arrived and another attempt follows."""
     http: HTTPResponse | None = None
     """The status and the headers without secrets, if a response came and the observer has
     ``wants_http = True``, else ``None``."""
@@ -86,29 +87,30 @@ class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Observer(Protocol):
-    """An object that is told of each attempt of a client: ``open_client(observer=…)``.
+    """An object that is notified of each attempt of a client: ``open_client(observer=…)``.
 
-    A class that derives from this needs only the methods that it wants. They are called in the middle
-    of the program's streams and must return at once. They run in a copy of the context
-    (`contextvars`) of the call. What they raise is logged once for each method, and costs no answer.
+    A subclass needs only the methods that it wants. They run in the middle of the program's
+    streams, so they must return at once. They run in a copy of the call's context (`contextvars`).
+    An exception is logged once for each method, and does not affect the answer.
 
-    An observer with the attribute ``wants_content = True`` gets the messages of each attempt, which are
-    held until its end. One with ``wants_http = True`` gets the request and the response as HTTP has them:
-    method, status, headers without secrets, and the names and sizes of the body's fields.
+    If an observer has the attribute ``wants_content = True``, it receives the messages of each
+    attempt, which are held until the attempt ends.
     """
 
     def attempt_began(self, attempt: ObservedAttempt) -> None:
-        """Take note that an attempt begins: its request is about to be sent."""
+        """Handle the start of an attempt: its request is about to be sent."""
         return
 
     def answer_began(self, attempt: ObservedAttempt, seconds: float) -> None:
-        """Take note that the answer has begun, ``seconds`` after the attempt, almost always with its
-        first content. From now on no other attempt follows. Not called for an answer without a beginning.
+        """Handle the start of the answer, ``seconds`` after the attempt, almost always with its
+        first content.
+
+        No other attempt follows from now on. This is not called for an answer that does not start.
         """
         return
 
     def attempt_ended(self, attempt: ObservedAttempt, end: AttemptEnd) -> None:
-        """Take note that an attempt has ended. Called once for each that began."""
+        """Handle the end of an attempt. This is called once for each attempt that started."""
         return
 
 

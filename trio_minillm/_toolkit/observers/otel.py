@@ -80,12 +80,15 @@ def opentelemetry_observer(
     meter_provider: MeterProvider | None = None,
     content: bool = False,
 ) -> Observer | None:
-    """Return an observer that makes OpenTelemetry's spans and metrics of a client's attempts, for
-    ``open_client(observer=…)``; ``None`` if OpenTelemetry's API (extra ``otel``) is not installed.
+    """Return an observer that makes OpenTelemetry spans and metrics of a client's attempts.
 
-    Without providers it uses the program's own, also one that is set later, and nothing comes of
-    it as long as there is none. ``content=True`` adds the messages, and the answer, to the spans: whoever
-    sees those then sees the prompts.
+    Pass it to ``open_client(observer=…)``. Returns ``None`` if OpenTelemetry's API (extra ``otel``)
+    is not installed.
+
+    - ``tracer_provider`` and ``meter_provider`` are the program's own by default, even if it sets
+      them later. Without any, nothing is recorded.
+    - ``content=True`` adds the messages and the answer to the spans. Everyone who can see the spans
+      then sees the prompts.
     """
     try:
         return _OpenTelemetryObserver(tracer_provider, meter_provider, content)

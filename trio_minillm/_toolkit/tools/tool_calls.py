@@ -110,7 +110,9 @@ def _content(value: Any) -> list[Any]:
 def _plain(value: Any) -> Any:
     if hasattr(value, "model_dump"):  # pydantic's
         return value.model_dump(mode="json")
-    raise TypeError(f"the tool returned a {type(value).__name__}, which JSON has no form for")
+    raise TypeError(
+        f"the tool returned a value of type {type(value).__name__}, which JSON can't represent"
+    )
 
 
 def _result(call: ToolCall, content: Iterable[Any], *, error: bool = False) -> ToolResult:

@@ -32,8 +32,9 @@ NOT_FINISHED = "not finished: the program stopped before this call had a result"
 
 
 class ToolLoopError(MiniLLMError):
-    """The error of a `ToolRun` that ended without an answer. ``reason`` is the run's outcome:
-    ``max_steps``, ``total`` or ``invalid_calls``.
+    """A `ToolRun` ended without an answer.
+
+    ``reason`` is the outcome of the run: ``max_steps``, ``total``, or ``invalid_calls``.
     """
 
     def __init__(self, reason: ToolsOutcome, message: str) -> None:
@@ -42,18 +43,18 @@ class ToolLoopError(MiniLLMError):
 
 
 class ToolRun:
-    """A model's answer, with all the calls of tools on the way to it; `Client.run_tools` makes it.
+    """A model's answer, with all the tool calls on the way to it; `Client.run_tools` returns it.
 
     Use it as ``async with client.run_tools(…) as run: async for step in run``. A step is a chunk
-    (`StreamChunk`), a call that is about to be run (`ToolCall`), or its result (`ToolResult`).
+    (`StreamChunk`), a call that is about to run (`ToolCall`), or its result (`ToolResult`).
 
     Guarantees:
 
-    - Nothing outlives the block: leaving it cancels the stream, or the calls, that are running.
-    - ``messages`` can be sent at any time: a turn with calls is in it once each of them has a result, and
-      one that was stopped has a result that says so.
-    - What the block raises comes out as itself, and so does what a tool raises (``errors="raise"``).
-      Two failures come out as a group.
+    - Nothing outlives the block. Leaving it cancels the running stream or calls.
+    - You can send ``messages`` at any time. A turn with calls is in it once each call has a result,
+      and a call that was stopped has a result that says so.
+    - An exception in the block propagates unchanged, as does an exception of a tool
+      (``errors="raise"``). Two failures are raised as a group.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class ToolRun:
 
     async def __aenter__(self) -> Self:
         if self._background is not None:
-            raise RuntimeError("a run can be entered once")
+            raise RuntimeError("a run can be entered only once")
         await trio.lowlevel.checkpoint_if_cancelled()
         self._background = Background()
         await self._background.start(self._run, "trio_minillm tools")
@@ -136,9 +137,9 @@ class ToolRun:
         return self._steps.popleft()
 
     async def collect(self) -> CompletionResponse:
-        """Take all steps that are still to come, and return the last answer.
+        """Receive all remaining steps, and return the last answer.
 
-        Raises what ended the loop without one.
+        Raises the error that ended the loop without an answer.
         """
         async for _ in self:
             pass
@@ -239,7 +240,7 @@ def new_run(
     if errors not in ("show", "raise"):
         raise ValueError("errors must be 'show' or 'raise'")
     if options.get("n") not in (None, 1):
-        raise ValueError("run_tools goes on with one answer: leave n out")
+        raise ValueError("run_tools continues with one answer: leave out n")
     later = dict(options)
     if options.get("tool_choice") not in (None, "auto", "none"):
         del later["tool_choice"]

@@ -15,11 +15,14 @@ Path: TypeAlias = "tuple[str | int, ...]"
 
 
 class BrokenJSON(InvalidAnswer):
-    """Text of a model that is not JSON, or not the JSON that was asked for, from some place on.
+    """The model's text is not JSON, or not the requested JSON, from some place on.
 
-    All that is good before that place was handed out. ``position`` is the number of characters before
-    it, in the answer's text or the call's arguments, which are ``text``; ``path`` is the place in the
-    JSON (``$.cities[0].name``). The message has neither the text nor a name that the model made up.
+    Everything valid before that place was already returned. The message contains neither the text
+    nor a name that the model made up.
+
+    - ``position`` is the number of characters before the fault, in ``text``: the answer's text or
+      the arguments of a call.
+    - ``path`` is the place in the JSON (``$.cities[0].name``).
     """
 
     def __init__(
@@ -33,11 +36,11 @@ class BrokenJSON(InvalidAnswer):
 
     @property
     def text(self) -> str:
-        """The text that it was found in, as far as that has come."""
+        """The text with the fault, as far as it has arrived."""
         return self._text
 
     def came_in(self, response: CompletionResponse[Any], text: str) -> None:
-        """Take note of the answer, and of the text, that it was found in."""
+        """Store the answer and the text in which the fault was found."""
         self.response: CompletionResponse[Any] = response
         self.partial: CompletionResponse[Any] | None = response
         self._text = text
@@ -47,7 +50,9 @@ class BrokenJSON(InvalidAnswer):
 
 
 class UnexpectedValue(BrokenJSON, MismatchedAnswer):
-    """A value that is JSON, and does not match its type; the cause is msgspec's error, or pydantic's."""
+    """A value is JSON but does not match its type. Its cause is the error of msgspec or
+    pydantic.
+    """
 
 
 def mismatch(
@@ -66,7 +71,7 @@ def mismatch(
 
 
 class CutJSON(BrokenJSON):
-    """The answer was over before its JSON was: it reached ``max_tokens``, say."""
+    """The answer ended before its JSON did; for example, it reached ``max_tokens``."""
 
 
 _TOKEN = re.compile(r'[{}\[\],:]|"(?:[^"\\]|\\.)*+"?|[^\s{}\[\],:"]++', re.DOTALL)

@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 class StreamedCall:
-    """A tool call that is still being written; `Values.calls` hands it out as it begins.
+    """A tool call that is still being written; ``stream.calls()`` yields it as soon as it starts.
 
-    Nothing of it may be run before the answer is over: `tool_call` then is the call, if it can be run.
+    Do not run anything before the answer is over. `tool_call` is then the call, if it can be run.
     """
 
     def __init__(self, pump: Pump, builder: CallBuilder, tool: Tool | None) -> None:
@@ -34,45 +34,52 @@ class StreamedCall:
 
     @property
     def id(self) -> str:
-        """The id that the server gave it, or ``""``; that of `tool_call`, once that is known."""
+        """The id that the server gave the call, or ``""``; the id of `tool_call` once that is
+        known.
+        """
         made, _ = self._made()
         return made.id if made is not None else self._builder.id or ""
 
     @property
     def name(self) -> str:
-        """The name of the tool, as far as it has come (almost always all of it)."""
+        """The name of the tool so far. It almost always arrives complete."""
         return self._builder.name or ""
 
     @property
     def index(self) -> int | None:
-        """The call's number in the answer, if the server gives one."""
+        """The number of the call in the answer, if the server sends one."""
         return self._builder.index
 
     @property
     def tool(self) -> Tool | None:
-        """The tool of the request that it calls, if there is one of that name."""
+        """The request's tool with that name, if there is one."""
         return self._tool
 
     @property
     def arguments(self) -> str:
-        """The text of the arguments so far. It takes time in proportion to that text."""
+        """The text of the arguments so far. Reading it takes time in proportion to its length."""
         return self._builder.joined()
 
     @property
     def tool_call(self) -> ToolCall | None:
-        """The call, once the answer is over and if it can be run: one of ``response.tool_calls``."""
+        """The call from ``response.tool_calls``, once the answer is over and if the call can be
+        run.
+        """
         made, runnable = self._made()
         return made if runnable else None
 
     @property
     def runnable(self) -> bool | None:
-        """True if it can be run, false if it must not be; ``None`` until the answer is over."""
+        """True if the call can be run, False if it must not be, and ``None`` until the answer is
+        over.
+        """
         return None if not self._pump.stream.is_finished else self.tool_call is not None
 
     def fields(self, *, repair: bool = False) -> TextView[Field]:
-        """Return the fields of the arguments as they arrive, for ``async for``.
+        """Return the fields of the arguments as they arrive: ``async for field in …``.
 
-        As `StreamingCompletion.fields`; it ends with the arguments, and not with the answer.
+        This works like `StreamingCompletion.fields`, but ends with the arguments and not with the
+        answer.
         """
         return self._target.fields(repair=repair)
 
@@ -89,9 +96,9 @@ class StreamedCall:
     def values(
         self, type: Any = None, *, field: str | None = None, repair: bool = False
     ) -> TextView[Any]:
-        """Return the elements of a list in the arguments, each as soon as it is whole.
+        """Return the elements of a list in the arguments, each as soon as it is complete.
 
-        As `StreamingCompletion.values`; ``field`` names the argument that is the list.
+        This works like `StreamingCompletion.values`; ``field`` names the argument that is the list.
         """
         return self._target.values(type, field, repair=repair)
 
@@ -102,7 +109,7 @@ class StreamedCall:
     def partial(self, type: Any = None, *, repair: bool = False) -> Partial[Any]: ...
 
     def partial(self, type: Any = None, *, repair: bool = False) -> Partial[Any]:
-        """Return the arguments as far as they have come; see `StreamingCompletion.partial`."""
+        """Return the arguments so far; see `StreamingCompletion.partial`."""
         return self._target.partial(type, repair=repair)
 
     def __repr__(self) -> str:

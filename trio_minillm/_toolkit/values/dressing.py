@@ -30,7 +30,7 @@ _LONGEST_MARK: Final = 11  # "</thinking>"
 
 
 class _At(Enum):
-    HEAD = "nothing but spaces and fences has come"
+    HEAD = "only spaces and fences have arrived"
     THOUGHTS = "in thoughts"
     WORDS = "in words"
     JSON = "in the JSON, or behind it"

@@ -50,7 +50,7 @@ class ElementShape(Shape[Any]):
             self._give(pieces, out)
             return
         if reader.root and (reader.root != "{" or self._field is None):
-            self._break(UnexpectedValue, "the answer is no list", (), reader.start)
+            self._break(UnexpectedValue, "the answer is not a list", (), reader.start)
             return
         for piece in pieces:
             if piece.key == self._field:
@@ -82,7 +82,7 @@ class ElementShape(Shape[Any]):
 
     def _no_list(self, piece: Piece) -> None:
         path = () if piece.key is None else (piece.key,)
-        self._break(UnexpectedValue, "the value is no list", path, piece.at)
+        self._break(UnexpectedValue, "the value is not a list", path, piece.at)
 
     def _take_text(self, pieces: list[Piece], out: list[Any]) -> None:
         """Take more of a list that comes as text, in place of one that could not be asked for."""
@@ -93,7 +93,7 @@ class ElementShape(Shape[Any]):
                 self.found = True
                 self._give(inner, out)
             if self._text.broken or self._text.root not in ("", "["):
-                self._break(BrokenJSON, self._text.broken or "no list where one belongs")
+                self._break(BrokenJSON, self._text.broken or "a list is missing")
                 return
 
     def _give(self, pieces: list[Piece], out: list[Any]) -> None:

@@ -181,7 +181,7 @@ class MemberReader:
         if last == "\\":
             if CUT_ESCAPE.fullmatch(text, end):
                 return end, True
-            return self._break("a wrong escape", end), False
+            return self._break("an invalid escape", end), False
         if not self._loose:
             return self._break("a control character in a string", end), False
         self.mended, self._grammar = True, grammar(loose=True)
@@ -196,7 +196,7 @@ class MemberReader:
         self._digits.clear()
         if not is_number(number):
             begin = self._digits_at - self.at  # negative, if it has begun in a piece before
-            self._break("a wrong number", begin)
+            self._break("an invalid number", begin)
             return begin
         if before := len(number) - (end - i):
             self._late = number[:before]
@@ -216,7 +216,7 @@ class MemberReader:
             return self._after(text, i, begin), False
         if state == _COLON:
             if c != ":":
-                return self._break("no colon behind a name", i), False
+                return self._break("no colon after a name", i), False
             self._state = _VALUE
             return i + 1, False
         if state in _AT_NAMES:
@@ -225,7 +225,7 @@ class MemberReader:
                 return i + 1, False
             if c == "}" and state == _KEY_OR_END:
                 return self._close(text, i, begin), False
-            return self._break("no name where one belongs", i), False
+            return self._break("a name is missing", i), False
         if c == "]" and state == _ITEM_OR_END:
             return self._close(text, i, begin), False
         return self._begin(text, i, begin)
@@ -244,7 +244,7 @@ class MemberReader:
             return i + 1
         if c == ("}" if top == "{" else "]"):
             return self._close(text, i, begin)
-        return self._break("no comma behind a value", i)
+        return self._break("no comma after a value", i)
 
     def _begin(self, text: str, i: int, begin: int) -> tuple[int, bool]:
         """Read the beginning of a value, or all of a word."""
@@ -254,9 +254,9 @@ class MemberReader:
         if word is not None and not text.startswith(word, i):
             if word.startswith(text[i:]):
                 return i, True
-            return self._break("no value where one belongs", i), False
+            return self._break("a value is missing", i), False
         if word is None and c not in '{["-0123456789':
-            return self._break("no value where one belongs", i), False
+            return self._break("a value is missing", i), False
         if not depth:
             self.root, self.start = c, self.at + i
         if member:

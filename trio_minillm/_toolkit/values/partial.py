@@ -97,9 +97,9 @@ class PartialShape(Shape[None]):
 
 
 class Partial(Generic[T]):
-    """A value of type ``T`` as far as it has come; see `StreamingCompletion.partial`.
+    """The part of a value of type ``T`` that has arrived; see `StreamingCompletion.partial`.
 
-    It is brought up to date by each call that returns it, and does not change in between.
+    Each call that returns it updates it. It does not change in between.
     """
 
     def __init__(
@@ -133,31 +133,31 @@ class Partial(Generic[T]):
         return self._shape
 
     def is_of(self, type: Any, *, repair: bool) -> bool:
-        """Return whether it is the partial of a type."""
+        """Return whether this is the partial value of a type."""
         return repair == self._repair and (type is self._type or type == self._type)
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        """The fields that have arrived, as plain JSON: an open string with its text so far, an open list
-        with what it has. Empty if the value is a list.
+        """The fields that have arrived, as plain JSON; empty if the value is a list.
 
-        Taking it costs the text of a string that is open.
+        An unfinished string has its text so far, and an unfinished list its elements so far.
+        Reading this takes time in proportion to the text of an unfinished string.
         """
         members = self._shape.members()
         return MappingProxyType({k: v for k, v in members.items() if isinstance(k, str)})
 
     @property
     def whole(self) -> Mapping[str, Any]:
-        """The fields that are whole, each in the type that ``T`` has for it."""
+        """The complete fields, each in the type that ``T`` gives it."""
         return MappingProxyType(self._shape.whole)
 
     @property
     def data(self) -> Any:
-        """All that has arrived, as plain JSON; ``None`` before it has begun."""
+        """Everything that has arrived, as plain JSON; ``None`` before the value starts."""
         return self._shape.data()
 
     def update(self, *, finished: bool) -> None:
-        """Read what has come meanwhile."""
+        """Read what has arrived since the last update."""
         reading, source = self._reading, self._source
         if self._ended:
             return

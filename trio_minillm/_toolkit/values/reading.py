@@ -91,7 +91,7 @@ class Reading(Generic[T]):
         if self._lost or not (shape.given or shape.over or rest):
             return self._read_anew(source.whole(), source.final())
         if rest is None:
-            self._break("the text that was read while it came is not the whole answer's")
+            self._break("the text that was read while it streamed is not the complete answer's")
             return []
         out = self.feed(rest)
         if self._lost or not (shape.given or shape.over):
@@ -109,7 +109,7 @@ class Reading(Generic[T]):
         mine, its = self.read(source).strip(), source.final().strip()
         mine = mine if mine == its else escaped(mine)
         if mine != its and not same_json(mine, its):
-            self._break("the whole text is not, or not only, the JSON that was read while it came")
+            self._break("the complete text is not only the JSON that was read while it streamed")
 
     def _break(self, why: str) -> None:
         if self.shape.broken is None:

@@ -21,24 +21,26 @@ T = TypeVar("T")
 
 
 class Field(msgspec.Struct, frozen=True, kw_only=True):
-    """Something new of a field: more of its text, or its end.
+    """A new part of a field of streamed JSON: more of its text, or its end.
 
-    The ``delta`` of all that come for one field, joined, are its text: the decoded text of a string
-    (``is_text``), the JSON of anything else.
+    The joined ``delta`` values of a field are its text: the decoded text of a string (``is_text``),
+    or the JSON of any other value.
     """
 
     name: str
-    """The field's name in the JSON."""
+    """The name of the field in the JSON."""
     delta: str = ""
-    """Text that has arrived since the one before; it may be empty at the end."""
+    """The text that is new; it may be empty at the end."""
     done: bool = False
-    """True once the field is whole; nothing more of it comes."""
+    """True if the field is complete, so nothing more of it follows."""
     value: Any = None
-    """The whole value, in the field's own type where that is known; ``None`` until it is done."""
+    """The complete value, in the field's type if that is known; ``None`` until the field is
+    done."""
     is_text: bool = False
     """True if the value is a string, so that ``delta`` is a part of it."""
     repaired: bool = False
-    """True if the model did not write the value like this: it was cut, or no JSON, and was mended."""
+    """True if the model did not write the value like this: it was cut or invalid, and was
+    repaired."""
 
     def __repr__(self) -> str:
         done = ", done" if self.done else ""
@@ -105,7 +107,7 @@ class Shape(Generic[T]):
         path = self._path(None) if path is None else path
         at = self._reader.at if at is None else at
         if kind is CutJSON:
-            said = why if why != ENDED else "the answer was over before its JSON was"
+            said = why if why != ENDED else "the answer ended before its JSON did"
         elif kind is UnexpectedValue:
             said = f"{why} - at `{words_of(path, self._names())}`"
         else:
@@ -132,7 +134,7 @@ class Shape(Generic[T]):
         reader = self._reader
         if not self._begun and reader.root:
             if reader.root != "{":
-                self._break(UnexpectedValue, "the answer is no object", (), reader.start)
+                self._break(UnexpectedValue, "the answer is not an object", (), reader.start)
                 return []
             if not pieces and not reader.over:
                 return []
@@ -148,7 +150,7 @@ class Shape(Generic[T]):
                 out += inner.feed(piece.text)
                 out += inner.finish() if piece.done else []
         if inner.root not in ("", "{"):
-            self._break(UnexpectedValue, "the answer is no object", (JSON_TEXT,))
+            self._break(UnexpectedValue, "the answer is not an object", (JSON_TEXT,))
         elif inner.broken:
             self._break(BrokenJSON, inner.broken)
         return out
@@ -284,7 +286,7 @@ class FieldShape(Shape[Field]):
     def _give_answer(self, pieces: list[Piece], out: list[Field]) -> None:
         for piece in pieces:
             if piece.key != ANSWER:
-                said = "the answer has another field beside its own"
+                said = "the answer has another field besides its own"
                 self._break(UnexpectedValue, said, self._path(piece.key), piece.at)
                 return
             self._give(piece, out)

@@ -56,7 +56,7 @@ class Target:
         elif field is None and mine is not None and fields_of(mine):
             raise ValueError("the answer is an object: name the field with the list, field=…")
         if mine is not None and not holds_list(mine):
-            raise ValueError("that value is no list")
+            raise ValueError("that value is not a list")
         element = element_of(mine) if type is None and mine is not None else type
 
         def make() -> ElementShape:
