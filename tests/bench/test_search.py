@@ -114,7 +114,7 @@ def test_a_load_that_this_program_can_not_offer_is_no_verdict_on_the_server() ->
         search.tell(1_000, 1_000, offered=search.value <= 100)
     assert search.met is not None
     assert 95 < search.met <= 100
-    assert "can't start more requests" in search.why
+    assert "can't start requests any faster" in search.why
     assert search.fields()["incomplete"] == search.why
 
 
