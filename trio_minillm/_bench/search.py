@@ -180,4 +180,5 @@ def share_interval(good: int, total: int) -> tuple[float, float]:
     p, z2 = good / total, Z * Z
     middle = (p + z2 / (2 * total)) / (1 + z2 / total)
     half = Z * math.sqrt(p * (1 - p) / total + z2 / (4 * total**2)) / (1 + z2 / total)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # In exact numbers the share is within; in floats, of none or of all, it may miss by a last digit.
+    return min(p, max(0.0, middle - half)), max(p, min(1.0, middle + half))
