@@ -170,7 +170,7 @@ async def test_a_server_that_counts_nothing(autojump_clock: Any) -> None:
     assert fit.each == 1.0
     assert "a word counts as a token" in fit.how
     _, fit, _ = await made_with(counting(0, 7), Plan(prompts=()))
-    assert "don't grow" in fit.how
+    assert "do not grow" in fit.how
 
 
 async def test_tiktoken_counts_where_it_has_the_encoding(
