@@ -36,7 +36,9 @@ SCENARIOS = (
     Scenario(
         "reasoning", "16 tokens of reasoning, then 16 of text", (*TIMING, "--reasoning", "16")
     ),
-    Scenario("late", "Usage in the last event, although not requested", (*TIMING, "--usage", "late")),
+    Scenario(
+        "late", "Usage in the last event, although not requested", (*TIMING, "--usage", "late")
+    ),
     Scenario("cut", "connection closed midway", (*TIMING, "--fault", "30% cut(3000)"), **FAULTS),
     Scenario("error", "an error inside a 200", (*TIMING, "--fault", "30% error(16)"), **FAULTS),
     Scenario(

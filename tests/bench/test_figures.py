@@ -312,5 +312,7 @@ def test_notes() -> None:
         "TPOT of 1 complete answer is unknown, which counts as not good",
         "with 3 complete answers, p90, p95 and p99 are the largest value",
     ]
-    assert notes_of(figures_of([record_of()] * 99)) == ["with 99 complete answers, p99 is the largest value"]
+    assert notes_of(figures_of([record_of()] * 99)) == [
+        "with 99 complete answers, p99 is the largest value"
+    ]
     assert notes_of(figures_of([record_of()] * 100)) == []

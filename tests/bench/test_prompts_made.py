@@ -203,8 +203,7 @@ def test_the_tokens_told_by_answers() -> None:
         )
     (note,) = told.notes()
     assert note == (
-        "prompts had 102.0 tokens on average instead of 100.0"
-        " (off by 2.0 on average, 4 at most)"
+        "prompts had 102.0 tokens on average instead of 100.0 (off by 2.0 on average, 4 at most)"
     )
 
 

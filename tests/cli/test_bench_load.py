@@ -127,7 +127,10 @@ def test_what_is_not_steady_is_told(endpoint: Endpoint) -> None:
         ({"rate": 1.0, "burstiness": 0.0}, "--burstiness must be more than 0"),
         ({"rate": 1.0, "burstiness": 1e308}, "from 0.001 to 1,000,000"),
         ({"rate": 1.0, "burstiness": 1e-320}, "from 0.001 to 1,000,000"),
-        ({"rate": 1.0, "arrivals": "poisson", "burstiness": 2.0}, "--burstiness needs --arrivals gamma"),
+        (
+            {"rate": 1.0, "arrivals": "poisson", "burstiness": 2.0},
+            "--burstiness needs --arrivals gamma",
+        ),
         ({"rate": 1.0, "arrivals": "gamma"}, "needs --burstiness"),
         ({"ramp": "1:2"}, "three numbers"),
         ({"ramp": "1:x:3"}, "takes numbers"),

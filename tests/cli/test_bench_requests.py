@@ -156,7 +156,7 @@ SECOND = ("--hedge", "anthropic:m", "--hedge-base-url", "http://127.0.0.1:1", "-
         ("compatible", (*SECOND, "--seed", "1", "--input-tokens", "9"), "seed: not a parameter"),
         ("compatible", ("--extra", "[]"), "--extra must be a JSON object"),
         ("compatible", ("--extra", "@/no/such"), "No such file"),
-        ("compatible", ("--extra", '{"max_tokens": 5}'), "must not hold max_tokens"),
+        ("compatible", ("--extra", '{"max_tokens": 5}'), "must not contain max_tokens"),
         ("compatible", ("--extra", '{"top_p": 1}'), "top_p"),
         ("compatible", ("--extra", '{"min_tokens": 1}', "--min-tokens", "2"), "can't go with"),
         ("compatible", ("--header", "x"), "NAME:VALUE"),
@@ -301,7 +301,9 @@ def test_made_prompts_have_the_tokens_that_the_server_counts(endpoint: Endpoint)
     assert told["made"]["template_tokens"] == 7.0
     notes = found["points"][0]["notes"]
     assert any(note.startswith("prompts had the requested length") for note in notes)
-    assert any(note.startswith("6 of 6 answers ended before their maximum length") for note in notes)
+    assert any(
+        note.startswith("6 of 6 answers ended before their maximum length") for note in notes
+    )
 
 
 def test_the_lengths_of_a_trace_and_of_recordings(endpoint: Endpoint, tmp_path: Path) -> None:

@@ -173,7 +173,9 @@ def schema() -> Schema:
                 "found": told({"type": ["object", "null"]}, "the result of --find"),
                 "cost": ref("cost"),
                 "hedge": ref("hedge"),
-                "error": told({"type": ["object", "null"]}, "why the benchmark could not be carried out"),
+                "error": told(
+                    {"type": ["object", "null"]}, "why the benchmark could not be carried out"
+                ),
                 "exit_code": {"type": "integer"},
             },
             optional=("cost", "hedge"),

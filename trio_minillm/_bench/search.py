@@ -117,7 +117,9 @@ class Search:
             self._go_on()
         limit = self.trials.get(self.failed or 0.0)
         if self.value is None and limit is not None and not limit.offered:
-            self.why = self.why or "the benchmark itself can't start requests any faster; try --processes"
+            self.why = (
+                self.why or "the benchmark itself can't start requests any faster; try --processes"
+            )
 
     def end(self, why: str) -> None:
         """End the search early."""

@@ -85,7 +85,9 @@ def _time(number: int, text: str) -> float:
         at = datetime.fromisoformat(text)
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
-        raise TraceError(f"line {number}: neither a number of seconds nor a date with a time") from None
+        raise TraceError(
+            f"line {number}: neither a number of seconds nor a date with a time"
+        ) from None
 
 
 def _finite(number: float) -> float:

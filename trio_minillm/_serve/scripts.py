@@ -182,9 +182,7 @@ class Answers:
                 if len(self._keyed) + len(self._ordered) > MAX_ANSWERS:
                     raise ValueError(f"more than {MAX_ANSWERS:,} answers")
         if paths and not self:
-            raise ValueError(
-                f"no answers in {', '.join(os.fspath(path) for path in paths)}"
-            )
+            raise ValueError(f"no answers in {', '.join(os.fspath(path) for path in paths)}")
 
     def __bool__(self) -> bool:
         return bool(self._keyed or self._ordered)

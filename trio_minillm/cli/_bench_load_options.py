@@ -260,7 +260,9 @@ def _sweep_of(text: str) -> tuple[str, list[float]]:
     else:
         values = [_number("sweep", part) for part in listed.split(",")]
     if not 0 < len(values) <= MAX_POINTS or min(values) <= 0:
-        raise Misuse(f"--sweep takes up to {MAX_POINTS} numbers above 0, such as 1,2,4 or FROM:TO:STEP")
+        raise Misuse(
+            f"--sweep takes up to {MAX_POINTS} numbers above 0, such as 1,2,4 or FROM:TO:STEP"
+        )
     return what, values
 
 

@@ -15,7 +15,9 @@ from ._terminal import ALIGNED, MARKDOWN, print_error, print_summary, write_all
 
 
 def report(
-    file: Annotated[Path, Argument(help="Records written by bench: .jsonl, .jsonl.gz, or .parquet.")],
+    file: Annotated[
+        Path, Argument(help="Records written by bench: .jsonl, .jsonl.gz, or .parquet.")
+    ],
     *,
     json: output.JSON = False,
     markdown: output.Markdown = False,

@@ -64,7 +64,9 @@ def parse_condition(text: str) -> Condition:
     if name not in names_of_figures():
         raise ValueError(f'"{name}" is not one of {", ".join(names_of_figures())}')
     if unit == "%" and name not in SHARES:
-        raise ValueError(f'"{text}": only {" and ".join(SHARES)} take %; write 1.1x for a tenth more')
+        raise ValueError(
+            f'"{text}": only {" and ".join(SHARES)} take %; write 1.1x for a tenth more'
+        )
     if unit in ("s", "ms") and "." not in name:
         raise ValueError(f'"{text}": {name} is not a time')
     relative = unit == "x"

@@ -17,11 +17,15 @@ def notes_of(figures: Figures) -> list[str]:
         missing = _many(finished - tokens["answers"], "complete answer")
         notes.append(f"{missing} had no usage, so the token counts are too low")
     if figures.retries:
-        notes.append(f"{_many(figures.retries, 'retry', 'retries')}; times start at the first attempt")
+        notes.append(
+            f"{_many(figures.retries, 'retry', 'retries')}; times start at the first attempt"
+        )
     if figures.goodput is not None and "tpot" in figures.goodput.limits and finished:
         unknown = finished - (0 if tokens is None else tokens["answers"])
         if unknown:
-            notes.append(f"TPOT of {_many(unknown, 'complete answer')} is unknown, which counts as not good")
+            notes.append(
+                f"TPOT of {_many(unknown, 'complete answer')} is unknown, which counts as not good"
+            )
     shown = {name: percent for name, percent in QUANTILES.items() if name != "p999"}
     few = [name for name, percent in shown.items() if finished < round(100 / (100 - percent))]
     if finished and few:

@@ -53,7 +53,9 @@ def parse_limits(text: str) -> dict[str, float]:
         found = _LIMIT.fullmatch(part.strip().lower())
         if found is None:
             hint = "; write ttft<500ms, with a unit" if ":" in part else ""
-            raise ValueError(f'"{part.strip()}" is not a limit such as ttft<0.5s or tpot<50ms{hint}')
+            raise ValueError(
+                f'"{part.strip()}" is not a limit such as ttft<0.5s or tpot<50ms{hint}'
+            )
         name, limit = found[1], _number(found[2]) * _SECONDS[found[3]]
         if name not in FIGURES:
             raise ValueError(f'"{name}" is not one of {", ".join(FIGURES)}')

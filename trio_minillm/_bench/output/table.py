@@ -189,11 +189,7 @@ def found_text(found: dict[str, Any]) -> str:
         text = f"no {over} meets {objective}"
     else:
         text = f"{over} {_rate_text(load)} meets {objective}"
-        text += (
-            "; no higher load failed"
-            if beyond is None
-            else f"; {_rate_text(beyond)} does not"
-        )
+        text += "; no higher load failed" if beyond is None else f"; {_rate_text(beyond)} does not"
     return text + (f" · incomplete: {found['incomplete']}" if found["incomplete"] else "")
 
 

@@ -263,7 +263,9 @@ def _items(path: Path) -> Iterator[Row]:
         while piece := file.read(1 << 20):
             pieces += piece
             if len(pieces) > MAX_ARRAY:
-                raise PromptError(f"longer than {MAX_ARRAY >> 20:,} MiB; use JSON lines, which have no limit")
+                raise PromptError(
+                    f"longer than {MAX_ARRAY >> 20:,} MiB; use JSON lines, which have no limit"
+                )
     text = bytes(pieces).removeprefix(b"\xef\xbb\xbf")
     try:
         items = msgspec.json.decode(text, type=list[msgspec.Raw])

@@ -91,9 +91,13 @@ def fit_of(count: Count, how: str) -> Fit:
 def _line(few: int | None, many: int | None, how: str, count: Count | None = None) -> Fit:
     """Return the line through two counts; a word is a token where there is none."""
     if few is None or many is None:
-        return Fit(how="not counted: the server reports no prompt tokens, so a word counts as a token")
+        return Fit(
+            how="not counted: the server reports no prompt tokens, so a word counts as a token"
+        )
     if many <= few:
-        return Fit(how="not counted: the server's counts do not grow with the prompt, so a word counts as a token")
+        return Fit(
+            how="not counted: the server's counts do not grow with the prompt, so a word counts as a token"
+        )
     each = (many - few) / (MANY - FEW)
     return Fit(each=each, around=few - each * FEW, how=how, count=count)
 
