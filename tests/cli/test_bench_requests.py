@@ -169,7 +169,7 @@ SECOND = ("--hedge", "anthropic:m", "--hedge-base-url", "http://127.0.0.1:1", "-
         ("compatible", ("--prompts", "/no/such"), "the prompts /no/such: No such file"),
         ("compatible", ("--prompt-column", "a"), "--prompt-column needs --prompts"),
         ("compatible", ("--turns", "2"), "--turns needs --prompts or --input-tokens"),
-        ("compatible", ("--prefix-share", "0.5"), "goes with --input-tokens"),
+        ("compatible", ("--prefix-share", "0.5"), "needs --input-tokens"),
         ("compatible", ("--input-tokens", "9", "--prefix-share", "2"), "from 0 to 1"),
         ("compatible", ("--input-tokens", "many"), "--input-tokens must be a number, uniform"),
         ("compatible", ("--input-tokens", "0"), "from 1 to"),
