@@ -267,10 +267,10 @@ def test_misuse_makes_no_file(endpoint: Endpoint, tmp_path: Path) -> None:
     ("name", "data", "words"),
     [
         ("none.jsonl", None, "No such file"),
-        ("r.jsonl", b"", "is empty"),
-        ("r.jsonl", b'{"a": 1}\n', "line 1 is no record"),
-        ("r.jsonl", b"nonsense\n", "line 1 is no record"),
-        ("r.jsonl", b"[1]\n", "line 1 is no record"),
+        ("r.jsonl", b"", ": empty"),
+        ("r.jsonl", b'{"a": 1}\n', "line 1 is not a record"),
+        ("r.jsonl", b"nonsense\n", "line 1 is not a record"),
+        ("r.jsonl", b"[1]\n", "line 1 is not a record"),
         ("r.jsonl.gz", b"nonsense\n", "r.jsonl.gz: "),
         ("r.parquet", b"nonsense\n", "r.parquet: "),
     ],
@@ -301,4 +301,4 @@ def test_an_end_that_says_anything_is_misuse(
     path.write_text("\n".join([*lines, json.dumps({"mark": "end", "fields": end})]) + "\n")
     ran = report(path)
     assert (ran.code, ran.out) == (2, "")
-    assert "what it says of the end of the run can't be read" in ran.err
+    assert "its entry for the end of the run can't be read" in ran.err
