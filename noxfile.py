@@ -233,12 +233,12 @@ def servers(session: nox.Session) -> None:
 
 @nox.session
 def web(session: nox.Session) -> None:
-    """Put the web example behind hypercorn and the openai SDK, and open it and a report in Chromium.
+    """Put the web example behind hypercorn and the openai SDK; open it, a report and the site in Chromium.
 
     Chromium is the system's (Debian: ``chromium``); ``TRIO_MINILLM_BROWSER`` names another. Without one,
     what needs it is skipped. IPython's test runs here, too.
     """
-    install(session, *group("web"), extras=("cli", "report"))
+    install(session, *group("web", "docs"), extras=("cli", "report"))
     names = ("chromium", "chromium-browser", "google-chrome")
     found = os.environ.get("TRIO_MINILLM_BROWSER") or next(
         filter(None, map(shutil.which, names)), ""

@@ -115,7 +115,7 @@ def test_a_chunk_is_not_a_token(endpoint: Endpoint) -> None:
     assert point["latency"]["tpot"]["count"] == 0
     assert point["tokens"] is None
     ran = bench(endpoint, "--requests", "1")
-    assert "tokens: unknown: no answer came with its usage" in ran.out
+    assert "tokens: unknown: no answer reported usage" in ran.out
 
 
 def test_another_wire(endpoint: Endpoint) -> None:
@@ -196,7 +196,7 @@ def test_retries_only_on_demand(endpoint: Endpoint) -> None:
     assert finished(measured(endpoint, *options, code=6)) == 1
     found = measured(endpoint, *options, "--attempts", "2")
     assert (finished(found), only(found)["counts"]["retries"]) == (2, 2)
-    assert "sent again: 2;" in str(only(found)["notes"])
+    assert "2 retries;" in str(only(found)["notes"])
 
 
 # -- how it is sent --------------------------------------------------------------------------
