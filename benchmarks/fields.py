@@ -25,7 +25,7 @@ from trio_minillm.testing import sse
 PIECE = 40
 READ = 65_536
 SHAPES = {"a long text": "text", "a list of records": "list"}
-READS = {"64 KiB a read": "big", "one event a read": "one"}
+READS = {"64 KiB per read": "big", "one event per read": "one"}
 
 
 def arguments(shape: str, pieces: int) -> str:

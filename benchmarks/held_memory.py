@@ -70,7 +70,7 @@ def main() -> None:
     with bench.replay_server(its) as urls:
         by_room, total = trio.run(held, urls["many"], count)
     print(f"<!-- Python {sys.version.split()[0]}, {count} streams -->")
-    print("| room | KiB a stream |\n| --- | --- |")
+    print("| room | KiB per stream |\n| --- | --- |")
     for room, size in by_room.most_common():
         print(f"| `{room}` | {size / count / 1024:.2f} |")
     print(f"| all | {total / count / 1024:.1f} |")

@@ -53,20 +53,20 @@ def panels(results: Results) -> list[Panel]:
             f"chunk/{wire}/{scheme}/{layout}",
             "cpu",
             1e6,
-            f"µs of CPU a chunk: {layout}, {wire}, {'TLS' if scheme == 'https' else 'plain'}",
+            f"µs of CPU per chunk: {layout}, {wire}, {'TLS' if scheme == 'https' else 'plain'}",
         )
         for wire in WIRES
         for layout in LAYOUTS
         for scheme in ("http", "https")
     ]
-    for metric, words in (("first", "µs to the first chunk"), ("cpu", "µs of CPU a request")):
+    for metric, words in (("first", "µs to the first chunk"), ("cpu", "µs of CPU per request")):
         for others in OTHERS:
             title = f"{words}: {others:,} others open"
             every.append(_panel(results, f"request/{others}", metric, 1e6, title))
     for metric, scale, words in (
-        ("cpu", 1e6, "µs of CPU a chunk"),
+        ("cpu", 1e6, "µs of CPU per chunk"),
         ("p99", 1e3, "ms of added latency, p99"),
-        ("memory", 1 / 1024, "KiB a stream"),
+        ("memory", 1 / 1024, "KiB per stream"),
     ):
         for count in STREAM_COUNTS:
             title = f"{words}: {count:,} streams"

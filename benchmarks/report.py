@@ -143,8 +143,8 @@ def _chunk(results: Results) -> Iterator[str]:
                     waits = results.median(table, contender, "waits")
                     return [cost, *map(number, ratios), number(waits)]
 
-                head = [f"{layout}, {wire}, {words}", "µs of CPU a chunk"]
-                head += [f"x {one}" for one in others] + ["waits a chunk"]
+                head = [f"{layout}, {wire}, {words}", "µs of CPU per chunk"]
+                head += [f"x {one}" for one in others] + ["waits per chunk"]
                 yield f"{how.title}\n\n{markdown(head, list(_rows(results, table, cells)))}"
 
 
@@ -164,7 +164,7 @@ def _request(results: Results) -> Iterator[str]:
                 number(results.ratio((table, contender), alone)),
             ]
 
-        head = [title, "µs to the first chunk", "µs of CPU a request", "CPU x aiohttp"]
+        head = [title, "µs to the first chunk", "µs of CPU per request", "CPU x aiohttp"]
         head += ["time x with none", "CPU x with none"]
         yield markdown(head, list(_rows(results, table, cells)))
 
@@ -183,7 +183,7 @@ def _many(results: Results) -> Iterator[str]:
                 number(results.ratio((table, contender), (table, OURS))),
             ]
 
-        head = [f"{count:,} streams", "µs of CPU a chunk", "p50 ms", "p99 ms", "KiB a stream"]
+        head = [f"{count:,} streams", "µs of CPU per chunk", "p50 ms", "p99 ms", "KiB per stream"]
         yield markdown([*head, "set-up s", "CPU x ours"], list(_rows(results, table, cells)))
 
 
@@ -199,7 +199,7 @@ def _big(results: Results) -> Iterator[str]:
             return [*totals, number(growth)]
 
         head = [title, *(f"s of CPU, {step:,} deltas" for step in steps)]
-        head += ["a delta: largest x smallest"]
+        head += ["per delta: largest x smallest"]
         yield markdown(head, list(_rows(results, tables[0], cells)))
 
 
@@ -225,8 +225,8 @@ def _churn(results: Results) -> Iterator[str]:
     why = results.why_not("churn", OURS)
     row = [cell("streams"), cell("whole"), cell("opened"), cell("reused"), cell("idle")]
     row += [cell("usual", 1e3), cell("next", 1e3), why or "exact"]
-    head = ["streams begun", "not cancelled", "connections made", "used again", "idle after"]
-    yield markdown([*head, "ms of a request before", "ms of the next after", "counts"], [row])
+    head = ["streams started", "not cancelled", "connections opened", "reused", "idle after"]
+    yield markdown([*head, "request before, ms", "next request after, ms", "counts"], [row])
 
 
 def tables(results: Results) -> str:

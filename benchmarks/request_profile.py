@@ -159,7 +159,7 @@ def main() -> None:
             _, stats = run(way, options.wire, url, count, True)
             tables[way] = (cpu / count * 1e6, *by_room(stats))
             if options.top:
-                print(f"{way}: calls a request, own time, function")
+                print(f"{way}: calls per request, own time, function")
                 print(*top(stats, count, options.top), sep="\n")
     print(f"<!-- {os.cpu_count()} cores, Python {sys.version.split()[0]}, {options.wire} -->")
     print(f"| room |{''.join(f' {way}: calls | share |' for way in tables)}")
@@ -176,7 +176,7 @@ def main() -> None:
     totals = "".join(
         f" {calls.total() / count:.0f} | {cpu:.0f} µs |" for cpu, calls, _ in tables.values()
     )
-    print(f"| all; CPU of a request |{totals}")
+    print(f"| all; CPU per request |{totals}")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def _chunks(results: Results) -> Iterator[Target]:
     yield Target("burst: CPU relative to openai", ratio("burst", "openai"), 1 / 30)
     for layout in ("flushed", "paced"):
         words = "as fast as it goes" if layout == "flushed" else "woken for each"
-        title = f"one event a read ({words})"
+        title = f"one event per read ({words})"
         yield Target(f"{title}: CPU relative to the floor", ratio(layout, FLOOR), 2.0)
         yield Target(f"{title}: CPU relative to openai", ratio(layout, "openai"), 1 / 18)
         secure = ratio(layout, "aiohttp", "https")

@@ -38,7 +38,7 @@ def measured(load: Load) -> Measured:
 
 
 def figures(found: dict[str, Any]) -> Measured:
-    """Return the figures of a report, as docs/benchmarks/bench.md describes it."""
+    """Return the figures of a report, as docs/benchmarks/bench-output.md describes it."""
     (point,) = found["points"]
     counts, latency = point["counts"], point["latency"]
 

@@ -48,7 +48,7 @@ def run_tool(adapter: ModuleType, environment: Path, load: Load) -> Run:
     command, variables = adapter.command(environment, load), environment_of(adapter, load)
     code, cpu, wall = timed(command, variables, load.folder, load.limit)
     if code is None:
-        return Run(None, f"had not ended after {load.limit:g} s", cpu, wall)
+        return Run(None, f"still running after {load.limit:g} s", cpu, wall)
     try:
         return Run(adapter.measured(load), "", cpu, wall)
     except (OSError, LookupError, ValueError, TypeError) as exc:

@@ -100,7 +100,7 @@ def machine(environments: dict[str, Path]) -> str:
     python = platform.python_version()
     return (
         f"{datetime.now(UTC):%Y-%m-%d}; {versions}; Python {python}, {os.cpu_count()} cores of"
-        f" {platform.machine()}, which the server, the tool and others shared."
+        f" {platform.machine()}, shared by the server, the tool, and other programs."
     )
 
 

@@ -30,18 +30,20 @@ class Scenario(NamedTuple):
 FAULTS: dict[str, Any] = {"loads": ((20, 20),), "kind": "faults"}
 
 SCENARIOS = (
-    Scenario("plain", "One token in each chunk", TIMING, ((10, 1), (100, 20))),
-    Scenario("four", "Four tokens in each chunk", (*TIMING, "--tokens-per-chunk", "4")),
-    Scenario("opening", "An empty opening at once", (*TIMING, "--opening")),
+    Scenario("plain", "One token per chunk", TIMING, ((10, 1), (100, 20))),
+    Scenario("four", "Four tokens per chunk", (*TIMING, "--tokens-per-chunk", "4")),
+    Scenario("opening", "An empty opening before the first chunk", (*TIMING, "--opening")),
     Scenario(
         "reasoning", "16 tokens of reasoning, then 16 of text", (*TIMING, "--reasoning", "16")
     ),
-    Scenario("late", "Usage in the last event, though not asked for", (*TIMING, "--usage", "late")),
-    Scenario("cut", "closed mid-way", (*TIMING, "--fault", "30% cut(3000)"), **FAULTS),
+    Scenario(
+        "late", "Usage in the last event, although not requested", (*TIMING, "--usage", "late")
+    ),
+    Scenario("cut", "connection closed midway", (*TIMING, "--fault", "30% cut(3000)"), **FAULTS),
     Scenario("error", "an error inside a 200", (*TIMING, "--fault", "30% error(16)"), **FAULTS),
     Scenario(
         "stall",
-        "silent for ever",
+        "stream silent forever",
         (*TIMING, "--fault", "30% stall(3000)"),
         timeout=5.0,
         limit=120.0,

@@ -117,15 +117,15 @@ def test_forms_of_a_trace(form: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "no request in it"),
-        ("1\nx\n", "line 2: no number"),
-        ("2\n1\n", "line 2: its time is before"),
-        ("nan\n", "line 1: no number of seconds"),
-        ("1\ninf\n", "line 2: no number of seconds"),
-        ('{"timestamp": "nan"}\n', "line 1: no JSON object with a number"),
-        ('{"time": 1}\n', "line 1: no JSON object"),
-        ("{nonsense\n", "line 1: no JSON object"),
-        ("a,timestamp\n1\n", "line 2: no number"),
+        ("", "it has no requests"),
+        ("1\nx\n", "line 2: neither a number"),
+        ("2\n1\n", "line 2: earlier than the line before"),
+        ("nan\n", "line 1: neither a number of seconds"),
+        ("1\ninf\n", "line 2: neither a number of seconds"),
+        ('{"timestamp": "nan"}\n', "line 1: not a JSON object with a number"),
+        ('{"time": 1}\n', "line 1: not a JSON object"),
+        ("{nonsense\n", "line 1: not a JSON object"),
+        ("a,timestamp\n1\n", "line 2: neither a number"),
     ],
 )
 def test_what_is_no_trace(text: str, why: str, tmp_path: Path) -> None:

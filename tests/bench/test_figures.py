@@ -182,7 +182,7 @@ def test_gaps_beyond_the_bound_are_counted_in_buckets(monkeypatch: pytest.Monkey
         assert mine.percentiles == pytest.approx(theirs.percentiles, rel=gaps_module.ERROR)
         assert mine.intervals["p50"] == pytest.approx(theirs.intervals["p50"], rel=0.02)
     assert exact.latency["itl"].relative_error == 0
-    assert notes_of(counted)[-1] == "percentiles of more than 2,000,000 gaps are within 0.5%"
+    assert notes_of(counted)[-1] == "percentiles of more than 2,000,000 gaps are exact to 0.5%"
 
 
 def test_no_gap_is_between_two_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,11 +313,13 @@ def test_notes() -> None:
     records = [record_of(attempts=2), record_of(stamps=[]), record_of(output_tokens=None)]
     objective = Objective(share=1, limits={"tpot": 1.0})
     assert notes_of(figures_of(records, objective=objective)) == [
-        "1 whole answer had no content",
-        "1 whole answer came without usage: there were more tokens than these",
-        "sent again: 1; times are from the first attempt on",
-        "tpot of 1 whole answer is not known: not good",
-        "p90, p95 and p99 of 3 answers are the largest value",
+        "1 complete answer had no content",
+        "1 complete answer had no usage, so the token counts are too low",
+        "1 retry; times start at the first attempt",
+        "TPOT of 1 complete answer is unknown, which counts as not good",
+        "with 3 complete answers, p90, p95 and p99 are the largest value",
     ]
-    assert notes_of(figures_of([record_of()] * 99)) == ["p99 of 99 answers is the largest value"]
+    assert notes_of(figures_of([record_of()] * 99)) == [
+        "with 99 complete answers, p99 is the largest value"
+    ]
     assert notes_of(figures_of([record_of()] * 100)) == []

@@ -169,7 +169,7 @@ async def test_what_was_due_and_never_sent_is_told(autojump_clock: Any) -> None:
     async with client_of(answering(1.0)) as client:
         engine = Engine(client, model())
         point = await engine.measure(plan_of(load, requests=None, duration=2.05))
-    assert any("18 requests that were due were not sent" in note for note in point.notes)
+    assert any("18 requests were due but never sent" in note for note in point.notes)
 
 
 async def test_the_last_request_is_not_followed_by_a_wait(autojump_clock: Any) -> None:
@@ -379,7 +379,7 @@ async def test_a_load_ends_with_as_many_requests_as_are_kept(
         point = await engine.measure(plan_of(Closed(concurrency=2), requests=50))
         later = await engine.measure(plan_of(Closed(concurrency=2), requests=5))
     assert 20 <= point.figures.finished <= 21
-    assert any("as many as are kept" in note for note in point.notes)
+    assert any("reached the limit of" in note for note in point.notes)
     assert later.figures.finished == 5, "the next load has room"
 
 

@@ -106,7 +106,7 @@ def test_a_sweep_without_usage_shows_chunks() -> None:
         (Open(rate=12345.0), "12,345/s"),
         (Open(rate=0.00012345), "0.000123/s"),
         (Ramp(first=1, last=20, seconds=5), "1/s to 20/s"),
-        (Trace(offsets=(0.0, 1.0)), "trace of 2"),
+        (Trace(offsets=(0.0, 1.0)), "trace of 2 requests"),
     ],
 )
 def test_loads_in_words(load: Load, text: str) -> None:

@@ -195,15 +195,15 @@ def test_a_later_load_that_has_not_ended_is_not_taken_for_the_first(
 
 
 BAD = {
-    "nothing": (b"", "is empty"),
-    "a torn first line": (b'{"mark":"beg', "ends in its first line"),
+    "nothing": (b"", "empty"),
+    "a torn first line": (b'{"mark":"beg', "ends within its first line"),
     "another schema behind an empty line": (
         b'\n{"mark":"begin","fields":{"schema":"x"}}\n',
-        "is no file of records",
+        "not a file of records",
     ),
-    "no object": (b"[]\n", "line 1 is no record"),
-    "another schema": (b'{"mark":"begin","fields":{"schema":"x"}}\n', "is no file of records"),
-    "a mark that is none": (b'{"mark":7}\n', "line 1 is no record"),
+    "no object": (b"[]\n", "line 1 is not a record"),
+    "another schema": (b'{"mark":"begin","fields":{"schema":"x"}}\n', "not a file of records"),
+    "a mark that is none": (b'{"mark":7}\n', "line 1 is not a record"),
     "no version": (
         b'{"mark":"begin","fields":{"schema":"%s"}}\n' % record_files.SCHEMA.encode(),
         "version",

@@ -133,7 +133,7 @@ def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path) -> None:
     (tmp_path / ".hidden").write_text("no\n")
     (tmp_path / "deeper").mkdir()
     assert texts(read(tmp_path)) == ["one", "two"]
-    with pytest.raises(PromptError, match="no prompt"):
+    with pytest.raises(PromptError, match="no prompts found"):
         read(tmp_path / "deeper")
 
 
@@ -169,7 +169,7 @@ def test_a_recording_is_known_by_its_first_line(tmp_path: Path) -> None:
     found = read_prompts(tmp_path, Reading(model=MODEL))
     assert found.recordings == [path]
     (tmp_path / "a.txt").write_text("one\n")
-    with pytest.raises(PromptError, match="can't go together"):
+    with pytest.raises(PromptError, match="can't be mixed"):
         read(tmp_path)
 
 

@@ -160,7 +160,7 @@ async def test_two_probes_tell_the_template_and_the_tokens_of_a_word(autojump_cl
     assert {body["messages"][0]["content"] for body in bodies} == {"Be brief."}
     assert {body["max_tokens"] for body in bodies} == {fitting.PROBE_TOKENS}
     told = described(wanted("100"), fit)
-    assert told["counted"] == "fitted to the usage of two probes"
+    assert told["counted"] == "estimated from the usage of two short requests"
     assert (told["tokens_per_word"], told["template_tokens"]) == (1.5, 12.0)
 
 
@@ -170,7 +170,7 @@ async def test_a_server_that_counts_nothing(autojump_clock: Any) -> None:
     assert fit.each == 1.0
     assert "a word counts as a token" in fit.how
     _, fit, _ = await made_with(counting(0, 7), Plan(prompts=()))
-    assert "don't grow" in fit.how
+    assert "do not grow" in fit.how
 
 
 async def test_tiktoken_counts_where_it_has_the_encoding(
@@ -183,7 +183,7 @@ async def test_tiktoken_counts_where_it_has_the_encoding(
     async with llm.open_client(transport=script) as client:
         found, fit = await made_for(wanted("100"), client, model, Plan(prompts=()), local=False)
     assert script.requests == []
-    assert fit.how == "counted by tiktoken in o200k_base"
+    assert fit.how == "counted by tiktoken (o200k_base)"
     assert {len(words_of(prompt)) for prompt in found.prompts} == {93}
 
 
@@ -203,8 +203,7 @@ def test_the_tokens_told_by_answers() -> None:
         )
     (note,) = told.notes()
     assert note == (
-        "prompts had 102.0 tokens in the mean, and 100.0 were wanted"
-        " (apart: 2.0 in the mean, 4 at most)"
+        "prompts had 102.0 tokens on average instead of 100.0 (off by 2.0 on average, 4 at most)"
     )
 
 

@@ -215,7 +215,7 @@ async def test_all_stop_when_they_have_spent_enough_together(endpoint: Endpoint)
     endpoint.script = lambda n: (200, [0.1, text("a"), usage + b"data: [DONE]\n\n"])
     async with bench_of(endpoint, 2, price="1", max_cost=Decimal(2)) as bench:
         point = await bench.engine.measure(plan_of(Closed(concurrency=2), requests=100))
-    assert bench.engine.stopped == "--max-cost is reached"
+    assert bench.engine.stopped == "--max-cost was reached"
     assert 8 <= point.figures.sent <= 14
     assert bench.ledger.total == Decimal("0.25") * point.figures.sent
 
@@ -225,7 +225,7 @@ async def test_a_cost_that_is_not_known_ends_the_run_of_all(endpoint: Endpoint) 
     async with bench_of(endpoint, 2, price="1", max_cost=Decimal(2)) as bench:
         point = await bench.engine.measure(plan_of(Closed(concurrency=2), requests=1_000))
     assert bench.run.error is not None
-    assert "can't be kept" in bench.run.error
+    assert "can't be enforced" in bench.run.error
     assert point.figures.sent < 100
 
 

@@ -115,7 +115,7 @@ def test_a_chunk_is_not_a_token(endpoint: Endpoint) -> None:
     assert point["latency"]["tpot"]["count"] == 0
     assert point["tokens"] is None
     ran = bench(endpoint, "--requests", "1")
-    assert "tokens: unknown: no answer came with its usage" in ran.out
+    assert "tokens: unknown: no answer reported usage" in ran.out
 
 
 def test_another_wire(endpoint: Endpoint) -> None:
@@ -187,7 +187,7 @@ def test_answers_without_content_are_noted(endpoint: Endpoint) -> None:
     endpoint.script = lambda n: (200, [OPENING, END] if n else [HELLO])
     found = measured(endpoint, "--requests", "3", "--concurrency", "1")
     assert (finished(found), only(found)["latency"]["ttft"]["count"]) == (3, 1)
-    assert "2 whole answers had no content" in only(found)["notes"]
+    assert "2 complete answers had no content" in only(found)["notes"]
 
 
 def test_retries_only_on_demand(endpoint: Endpoint) -> None:
@@ -196,7 +196,7 @@ def test_retries_only_on_demand(endpoint: Endpoint) -> None:
     assert finished(measured(endpoint, *options, code=6)) == 1
     found = measured(endpoint, *options, "--attempts", "2")
     assert (finished(found), only(found)["counts"]["retries"]) == (2, 2)
-    assert "sent again: 2;" in str(only(found)["notes"])
+    assert "2 retries;" in str(only(found)["notes"])
 
 
 # -- how it is sent --------------------------------------------------------------------------
@@ -307,7 +307,7 @@ def test_what_it_cost_and_a_limit_on_it(endpoint: Endpoint) -> None:
     assert len(endpoint.requests) == 3
     assert "finished: 2 of 2 (stop 2)" in ran.out
     assert "cost: $0.5\nwarm-up: 1 of 1 finished · $0.25\n" in ran.out
-    assert "note: stopped: --max-cost is reached" in ran.out
+    assert "note: stopped: --max-cost was reached" in ran.out
     ran = openrouter(endpoint, "--requests", "2", "--json")
     assert json.loads(ran.out)["cost"] == {
         "amount": "0.50",
@@ -321,7 +321,7 @@ def test_what_it_cost_and_a_limit_on_it(endpoint: Endpoint) -> None:
 def test_a_limit_that_cannot_be_kept_is_misuse(endpoint: Endpoint) -> None:
     ran = bench(endpoint, "--concurrency", "1", "--max-cost", "1")
     assert (ran.code, len(endpoint.requests)) == (2, 1)
-    assert "--max-cost can't be kept" in ran.err
+    assert "--max-cost can't be enforced" in ran.err
     assert "finished: 1 of 1" in ran.out
 
 
@@ -506,13 +506,13 @@ def test_the_shape_of_the_json(endpoint: Endpoint) -> None:
         (["-m", "local", "--duration", "inf"], "--duration must be more than 0"),
         (["-m", "local", "--max-cost", "-1"], "--max-cost must be more than 0"),
         (["-m", "local", "--timeout-idle", "-1"], "idle must be"),
-        (["-m", "local", "--prompt", " "], "there is no prompt"),
+        (["-m", "local", "--prompt", " "], "the prompt is empty"),
         (["-m", "local", "--prompt", "a", "--prompts", "b"], "can't go with"),
         (["-m", "local", "--prompts", "nowhere.txt"], "No such file"),
         (["-m", "local", "--ledger", "no/where/x.jsonl"], "the ledger"),
         (["-m", "local", "--json", "--rate", "0"], "--rate must be more than 0"),
         (["-m", "local", "--json", "--markdown"], "--json can't go with --markdown"),
-        (["-m", "local", "--records", "x.txt"], "--records is a file with one of the endings"),
+        (["-m", "local", "--records", "x.txt"], "--records must name a file that ends in"),
         (["-m", "local", "--records", "no/x.jsonl"], "its folder does not exist"),
         (["-m", "local", "--csv", "."], "not a regular file"),
         (
@@ -601,8 +601,8 @@ def test_the_comparison_is_printed(endpoint: Endpoint) -> None:
     args = ("--hedge", "compatible:m", "--after", "0.1", "--requests", "1", "--price", "1,1")
     ran = bench(endpoint, *args)
     assert ran.code == 0, ran.err
-    assert "first content alone: p50" in ran.out
-    assert "first content with both: p50" in ran.out
+    assert "TTFT alone: p50" in ran.out
+    assert "TTFT with both: p50" in ran.out
     assert "for 1 answers" in ran.out
     assert "cost alone" in ran.out
 
@@ -613,7 +613,7 @@ def test_the_comparison_is_printed(endpoint: Endpoint) -> None:
         (("--hedge", "compatible:m"), "--hedge needs --after"),
         (("--after", "1"), "--after and --hedge-base-url need --hedge"),
         (("--hedge", "compatible:m", "--after", "1", "--rate", "2"), "can't go with --rate"),
-        (("--hedge", "local", "--after", "1"), "takes no local model"),
+        (("--hedge", "local", "--after", "1"), "does not take a local model"),
     ],
 )
 def test_misuse_of_a_second_model(endpoint: Endpoint, args: tuple[str, ...], words: str) -> None:

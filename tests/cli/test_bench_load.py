@@ -108,7 +108,7 @@ def test_a_search_that_finds_nothing_is_a_failure(endpoint: Endpoint) -> None:
 def test_what_is_not_steady_is_told(endpoint: Endpoint) -> None:
     found = measured(endpoint, "--rate", "300", "--duration", "0.1")
     (point,) = found["points"]
-    assert any("fewer than 100 whole answers" in note for note in point["notes"])
+    assert any("fewer than 100 complete answers" in note for note in point["notes"])
     found = measured(endpoint, "--rate", "300", "--duration", "0.1", "--steady", "off")
     assert not any("steady" in note for note in found["points"][0]["notes"])
 
@@ -127,17 +127,20 @@ def test_what_is_not_steady_is_told(endpoint: Endpoint) -> None:
         ({"rate": 1.0, "burstiness": 0.0}, "--burstiness must be more than 0"),
         ({"rate": 1.0, "burstiness": 1e308}, "from 0.001 to 1,000,000"),
         ({"rate": 1.0, "burstiness": 1e-320}, "from 0.001 to 1,000,000"),
-        ({"rate": 1.0, "arrivals": "poisson", "burstiness": 2.0}, "goes with --arrivals gamma"),
+        (
+            {"rate": 1.0, "arrivals": "poisson", "burstiness": 2.0},
+            "--burstiness needs --arrivals gamma",
+        ),
         ({"rate": 1.0, "arrivals": "gamma"}, "needs --burstiness"),
         ({"ramp": "1:2"}, "three numbers"),
         ({"ramp": "1:x:3"}, "takes numbers"),
-        ({"ramp": "0:0:3"}, "not both 0"),
-        ({"ramp": "1:2:0"}, "not both 0"),
+        ({"ramp": "0:0:3"}, "one of them above 0"),
+        ({"ramp": "1:2:0"}, "the time at least 0.001 seconds"),
         ({"speed_up": 2.0}, "--speed-up needs --trace"),
         ({"trace": Path("nowhere")}, "the trace nowhere: No such file"),
         ({"trace": Path("nowhere"), "arrivals": "poisson"}, "can't go with --trace"),
-        ({"sweep": "1,2"}, "--sweep is concurrency=LIST or rate=LIST"),
-        ({"sweep": "tokens=1,2"}, "--sweep is concurrency=LIST or rate=LIST"),
+        ({"sweep": "1,2"}, "--sweep must be concurrency=LIST or rate=LIST"),
+        ({"sweep": "tokens=1,2"}, "--sweep must be concurrency=LIST or rate=LIST"),
         ({"sweep": "concurrency=1,x"}, "--sweep takes numbers"),
         ({"sweep": "concurrency=0,1"}, "above 0"),
         ({"sweep": "concurrency=1.5"}, "whole numbers"),
@@ -217,7 +220,7 @@ def test_a_limit_on_the_cost_holds_for_all_processes(endpoint: Endpoint) -> None
     ran = run(command(endpoint, *options, kind="openrouter"), OPENROUTER_API_KEY=KEY)
     assert ran.code == 0
     assert 8 <= len(endpoint.requests) <= 14
-    assert "note: stopped: --max-cost is reached" in ran.out
+    assert "note: stopped: --max-cost was reached" in ran.out
 
 
 @contextmanager

@@ -151,12 +151,12 @@ SECOND = ("--hedge", "anthropic:m", "--hedge-base-url", "http://127.0.0.1:1", "-
         ("openai-responses", ("--stop", "x"), "stop: not a parameter"),
         ("text", ("--reasoning", "low"), "reasoning: not a parameter"),
         ("text", ("--input-tokens", "9", "--turns", "2"), "continue one prompt"),
-        ("openai", ("--ignore-eos",), "--ignore-eos is for servers of one's own"),
+        ("openai", ("--ignore-eos",), "--ignore-eos works only with compatible, local, and text"),
         ("compatible", (*SECOND, "--seed", "1"), "seed: not a parameter of the anthropic"),
         ("compatible", (*SECOND, "--seed", "1", "--input-tokens", "9"), "seed: not a parameter"),
-        ("compatible", ("--extra", "[]"), "--extra is a JSON object"),
+        ("compatible", ("--extra", "[]"), "--extra must be a JSON object"),
         ("compatible", ("--extra", "@/no/such"), "No such file"),
-        ("compatible", ("--extra", '{"max_tokens": 5}'), "must not hold max_tokens"),
+        ("compatible", ("--extra", '{"max_tokens": 5}'), "must not contain max_tokens"),
         ("compatible", ("--extra", '{"top_p": 1}'), "top_p"),
         ("compatible", ("--extra", '{"min_tokens": 1}', "--min-tokens", "2"), "can't go with"),
         ("compatible", ("--header", "x"), "NAME:VALUE"),
@@ -165,16 +165,16 @@ SECOND = ("--hedge", "anthropic:m", "--hedge-base-url", "http://127.0.0.1:1", "-
         ("compatible", ("--schema", "/no/such"), "No such file"),
         ("compatible", ("--top-p", "nan"), "top_p"),
         ("compatible", ("--prompt", "a", "--prompts", "b"), "--prompt can't go with --prompts"),
-        ("compatible", ("--prompt", " "), "there is no prompt"),
+        ("compatible", ("--prompt", " "), "the prompt is empty"),
         ("compatible", ("--prompts", "/no/such"), "the prompts /no/such: No such file"),
-        ("compatible", ("--prompt-column", "a"), "--prompt-column goes with --prompts"),
-        ("compatible", ("--turns", "2"), "--turns goes with --prompts or --input-tokens"),
-        ("compatible", ("--prefix-share", "0.5"), "goes with --input-tokens"),
+        ("compatible", ("--prompt-column", "a"), "--prompt-column needs --prompts"),
+        ("compatible", ("--turns", "2"), "--turns needs --prompts or --input-tokens"),
+        ("compatible", ("--prefix-share", "0.5"), "needs --input-tokens"),
         ("compatible", ("--input-tokens", "9", "--prefix-share", "2"), "from 0 to 1"),
         ("compatible", ("--input-tokens", "many"), "--input-tokens must be a number, uniform"),
         ("compatible", ("--input-tokens", "0"), "from 1 to"),
-        ("compatible", ("--input-tokens", "9", "--think", "1"), "--think goes with --turns"),
-        ("compatible", ("--output-tokens", "same"), "same goes with --prompts"),
+        ("compatible", ("--input-tokens", "9", "--think", "1"), "--think needs --turns"),
+        ("compatible", ("--output-tokens", "same"), "same needs --prompts"),
         ("compatible", ("--output-tokens", "5", "--max-tokens", "5"), "can't go with"),
     ],
 )
@@ -231,7 +231,7 @@ def test_a_bad_line_is_told_before_anything_is_sent(endpoint: Endpoint, tmp_path
     assert "secret" not in ran.err
     path.write_text('{"question": "a secret"}\n')
     ran = bench(endpoint, "--prompts", str(path))
-    assert "; --prompt-column names the column that holds the prompt" in ran.err
+    assert "; name the column with the prompt with --prompt-column" in ran.err
     assert "secret" not in ran.err
 
 
@@ -300,8 +300,10 @@ def test_made_prompts_have_the_tokens_that_the_server_counts(endpoint: Endpoint)
     assert (told["kind"], told["output_tokens"]) == ("made", "uniform(3, 8)")
     assert told["made"]["template_tokens"] == 7.0
     notes = found["points"][0]["notes"]
-    assert any(note.startswith("prompts had the tokens that were wanted") for note in notes)
-    assert any(note.startswith("6 of 6 answers ended before their longest") for note in notes)
+    assert any(note.startswith("prompts had the requested length") for note in notes)
+    assert any(
+        note.startswith("6 of 6 answers ended before their maximum length") for note in notes
+    )
 
 
 def test_the_lengths_of_a_trace_and_of_recordings(endpoint: Endpoint, tmp_path: Path) -> None:
@@ -335,4 +337,4 @@ def test_a_local_model_gets_exactly_the_tokens_and_gives_them() -> None:
     assert ran.code == 0, ran.err
     (point,) = msgspec.json.decode(ran.out)["points"]
     assert point["tokens"]["output_tokens"] == 12
-    assert any("had the tokens that were wanted" in note for note in point["notes"])
+    assert any("had the requested length" in note for note in point["notes"])

@@ -89,7 +89,7 @@ def test_a_comparison_of_two_models_is_told_again(endpoint: Endpoint, tmp_path: 
     args = ["--hedge", "compatible:m", "--after", "0.05", "--requests", "2", "--price", "1,1"]
     endpoint.script = lambda n: (200, [OPENING, 0.2 if n % 2 else 0.0, text("a"), END])
     ran = run(command(endpoint, *args, "--records", str(records), "-q"))
-    assert "first content with both: p50" in ran.out
+    assert "TTFT with both: p50" in ran.out
     assert report(records).out == ran.out
 
 
@@ -188,7 +188,7 @@ def test_a_killed_run_leaves_its_records(endpoint: Endpoint, tmp_path: Path) -> 
             process.wait()
         again = report(path)
         assert again.code == 0, again.err
-        assert "note: the file of records ends before its run did" in again.out
+        assert "note: the records end before the run did" in again.out
 
 
 @posix
@@ -204,7 +204,7 @@ def test_a_run_that_is_killed_in_a_later_load_says_which(
         process.wait()
     points = json.loads(report(path, "--json").out)["points"]
     assert [point["load"]["concurrency"] for point in points] == [2, 4]
-    assert points[1]["notes"] == ["the file of records ends before its run did"]
+    assert points[1]["notes"] == ["the records end before the run did"]
 
 
 def test_a_run_that_could_not_go_on_has_its_files(endpoint: Endpoint, tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_run_that_could_not_go_on_has_its_files(endpoint: Endpoint, tmp_path: 
     args = ["--concurrency", "1", "--max-cost", "1", "--csv", str(tmp_path / "r.csv"), "-q"]
     ran = run(command(endpoint, *args, "--records", str(path)))
     assert ran.code == 2
-    assert "--max-cost can't be kept" in ran.err
+    assert "--max-cost can't be enforced" in ran.err
     assert "finished: 1 of 1" in ran.out
     assert report(path).out == ran.out
     assert (tmp_path / "r.csv").read_text().count("\n") == 2
@@ -267,10 +267,10 @@ def test_misuse_makes_no_file(endpoint: Endpoint, tmp_path: Path) -> None:
     ("name", "data", "words"),
     [
         ("none.jsonl", None, "No such file"),
-        ("r.jsonl", b"", "is empty"),
-        ("r.jsonl", b'{"a": 1}\n', "line 1 is no record"),
-        ("r.jsonl", b"nonsense\n", "line 1 is no record"),
-        ("r.jsonl", b"[1]\n", "line 1 is no record"),
+        ("r.jsonl", b"", ": empty"),
+        ("r.jsonl", b'{"a": 1}\n', "line 1 is not a record"),
+        ("r.jsonl", b"nonsense\n", "line 1 is not a record"),
+        ("r.jsonl", b"[1]\n", "line 1 is not a record"),
         ("r.jsonl.gz", b"nonsense\n", "r.jsonl.gz: "),
         ("r.parquet", b"nonsense\n", "r.parquet: "),
     ],
@@ -301,4 +301,4 @@ def test_an_end_that_says_anything_is_misuse(
     path.write_text("\n".join([*lines, json.dumps({"mark": "end", "fields": end})]) + "\n")
     ran = report(path)
     assert (ran.code, ran.out) == (2, "")
-    assert "what it says of the end of the run can't be read" in ran.err
+    assert "its entry for the end of the run can't be read" in ran.err

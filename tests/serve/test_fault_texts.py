@@ -53,9 +53,9 @@ def test_others_are_refused_and_nothing_is_evaluated(text: str) -> None:
 
 
 def test_what_is_wrong_with_arguments_is_said_with_the_right_ones() -> None:
-    with pytest.raises(ValueError, match=r"it is cut\(at, how='eof'\)$"):
+    with pytest.raises(ValueError, match=r"write cut\(at, how='eof'\)$"):
         fault_from("cut()")
-    with pytest.raises(ValueError, match=r"it is error\(at=-1, message='overloaded'"):
+    with pytest.raises(ValueError, match=r"write error\(at=-1, message='overloaded'"):
         fault_from("error(1, 2, 3, 4)")
 
 

@@ -127,8 +127,8 @@ def test_a_word_of_the_prompt_is_a_token(path: str, body: dict[str, Any], tokens
         (CHAT, {"n": 2}, "n must be 1"),
         (TEXT, {"best_of": 2}, "best_of must be 1"),
         (TEXT, {"prompt": ["a", "b"]}, "prompt must be one text"),
-        (CHAT, {"max_tokens": 0}, "from 1 to 1,000,000 tokens"),
-        (CHAT, {"max_tokens": "9"}, "from 1 to 1,000,000 tokens"),
+        (CHAT, {"max_tokens": 0}, "the token limit must be from 1 to 1,000,000"),
+        (CHAT, {"max_tokens": "9"}, "the token limit must be from 1 to 1,000,000"),
         (CHAT, {"min_tokens": -1}, "min_tokens"),
     ],
 )

@@ -122,7 +122,7 @@ def test_answers_for_certain_requests(tmp_path: Path) -> None:
     assert said(metadata={"case": 7}, user="ann") == "case"
     messages = [{"role": "system", "content": "be short"}, {"content": [{"text": "why?"}]}]
     assert said(messages=messages) == "why"
-    with pytest.raises(RefusedRequestError, match="no answer of the script"):
+    with pytest.raises(RefusedRequestError, match="no answer in the script"):
         said(metadata={"case": 8}, user="ann")
 
 
@@ -147,14 +147,14 @@ def test_a_line_that_is_wrong_is_named(tmp_path: Path, line: str, what: str) -> 
 def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "other"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"another version|neither a script nor a recording"):
+    with pytest.raises(ValueError, match=r"unknown version|neither a script nor a recording"):
         Answers([path])
 
 
 def test_a_script_of_another_version_is_named(tmp_path: Path) -> None:
     path = tmp_path / "newer.jsonl"
     path.write_text('{"script": 2}\n')
-    with pytest.raises(ValueError, match=r"newer\.jsonl: this is a script of another version$"):
+    with pytest.raises(ValueError, match=r"newer\.jsonl: unknown version of a script$"):
         Answers([path])
 
 
@@ -162,7 +162,7 @@ def test_a_script_of_another_version_is_named(tmp_path: Path) -> None:
 def test_files_without_an_answer_are_no_wish_for_generated_ones(tmp_path: Path, text: str) -> None:
     path = tmp_path / "empty.jsonl"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"there is no answer in .*empty\.jsonl$"):
+    with pytest.raises(ValueError, match=r"no answers in .*empty\.jsonl$"):
         Answers([path])
     assert not Answers([])
 

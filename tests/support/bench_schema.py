@@ -58,12 +58,12 @@ SPREAD = of(
         **dict.fromkeys(("mean", "std", "min", *QUANTILES, "max"), NUMBER),
         "intervals": told(
             {"type": "object", "additionalProperties": INTERVAL},
-            "bounds at 95 % confidence, by the name of the figure",
+            "95 % confidence intervals, by the name of the figure",
         ),
         "estimated": told({"type": "boolean"}, "true if the values rest on an assumption"),
-        "relative_error": told({"type": "number"}, "of the percentiles; 0 is exact"),
+        "relative_error": told({"type": "number"}, "relative error of the percentiles; 0 is exact"),
     },
-    "A distribution. Times are seconds; null is a figure that there are no values for.",
+    "A distribution. Times are seconds; a figure without values is null.",
 )
 FAILURE = of(
     {
@@ -76,7 +76,7 @@ FAILURE = of(
         "count": COUNT,
         "example": {"type": "string"},
     },
-    "Failures that are alike, and the message of one of them.",
+    "Failures of one kind, with one of their messages.",
 )
 RATES = (
     *("requests", "chunks", "output_tokens", "input_tokens"),
@@ -87,28 +87,28 @@ FIGURES: dict[str, Schema] = {
         {
             "sent": COUNT,
             "outcomes": told(COUNTS, "requests by outcome"),
-            "finish_reasons": told(COUNTS, "whole answers by finish reason"),
+            "finish_reasons": told(COUNTS, "complete answers by finish reason"),
             "chunks": COUNT,
             "together": of(
                 {
                     "contents": COUNT,
-                    "answers": told(COUNT, "answers that have such contents"),
-                    "beginnings": told(COUNT, "answers of which the first content is one of them"),
+                    "answers": told(COUNT, "answers with such chunks"),
+                    "beginnings": told(COUNT, "answers whose first chunk is one of them"),
                 },
-                "contents that came in one read with the one before",
+                "chunks that arrived in the same read as the one before",
             ),
-            "empty": told(COUNT, "whole answers without content"),
+            "empty": told(COUNT, "complete answers without content"),
             "retries": COUNT,
         }
     ),
     "latency": of({name: told(ref("spread"), about) for name, about in LATENCIES.items()}),
-    "window": told(NUMBER, "seconds from the first request to the last content of a whole answer"),
+    "window": told(NUMBER, "seconds from the first request to the last chunk of a complete answer"),
     "rates": of(dict.fromkeys(RATES, NUMBER), "per second of the window"),
-    "tokens": told(maybe(COUNTS), "sums over the answers that came with usage"),
-    "failures": listed(ref("failure"), "the commonest first"),
-    "cost": told(TEXT, "USD by the answers, exactly"),
+    "tokens": told(maybe(COUNTS), "sums over the answers with usage"),
+    "failures": listed(ref("failure"), "most common first"),
+    "cost": told(TEXT, "USD, exact, from the answers"),
     "costs": of(dict.fromkeys(("per_million_output_tokens", "per_good_answer"), NUMBER), "USD"),
-    "goodput": told(maybe(ref("Goodput")), "with limits"),
+    "goodput": told(maybe(ref("Goodput")), "null without limits"),
     "series": told(maybe(ref("Series")), "the course of the run"),
 }
 COST = of(
@@ -119,18 +119,18 @@ COST = of(
         "not_booked": {"type": "string"},
         "warmup": {"type": "string"},
     },
-    "USD by the ledger, settled afterwards where the provider can be asked.",
+    "USD from the ledger, with the final cost where the provider can be asked.",
 )
 POINT = of(
     {
         "load": ref("load"),
-        "seed": told({"type": "integer"}, "of what was drawn at random for it"),
+        "seed": told({"type": "integer"}, "seed of its random numbers"),
         **FIGURES,
         "warmup": maybe(of({"sent": COUNT, "finished": COUNT, "failures": listed(ref("failure"))})),
-        "alone": told(maybe(of(FIGURES)), "with --hedge: the requests to the first model alone"),
-        "steady": told(maybe(ref("Steady")), "the steady state, if one was looked for"),
-        "audit": told(ref("Audit"), "whether the client itself was the limit"),
-        "notes": listed({"type": "string"}, "what qualifies the figures"),
+        "alone": told(maybe(of(FIGURES)), "with --hedge: the requests to the first model only"),
+        "steady": told(maybe(ref("Steady")), "the steady state, if requested"),
+        "audit": told(ref("Audit"), "whether the client was the limit"),
+        "notes": listed({"type": "string"}, "caveats about the figures"),
     },
     "The figures of one load.",
 )
@@ -168,12 +168,14 @@ def schema() -> Schema:
                 "schema": {"const": SCHEMA},
                 "version": told({"type": "string"}, "version of trio-minillm"),
                 "at": {"type": "string", "format": "date-time"},
-                "config": told({"type": "object"}, "the options: no key, no prompt"),
-                "points": listed(ref("point"), "one for each load, in the order in which they ran"),
-                "found": told({"type": ["object", "null"]}, "the outcome of a search"),
+                "config": told({"type": "object"}, "the options, without keys and prompts"),
+                "points": listed(ref("point"), "one per load, in the order in which they ran"),
+                "found": told({"type": ["object", "null"]}, "the result of --find"),
                 "cost": ref("cost"),
                 "hedge": ref("hedge"),
-                "error": told({"type": ["object", "null"]}, "why it could not be carried out"),
+                "error": told(
+                    {"type": ["object", "null"]}, "why the benchmark could not be carried out"
+                ),
                 "exit_code": {"type": "integer"},
             },
             optional=("cost", "hedge"),

@@ -76,4 +76,4 @@ def _at(load: Load, value: float) -> Load:
         return replace(load, rate=value)
     if isinstance(load, Closed):
         return replace(load, concurrency=round(value))
-    raise ValueError("a ramp or a trace can't be searched")
+    raise ValueError("a search can't vary a ramp or a trace")

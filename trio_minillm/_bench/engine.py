@@ -24,7 +24,7 @@ from .search import Search
 from .steady import Steady
 from .workers import Workers, WorkersRun
 
-FULL = f"{MAX_REQUESTS:,} requests, or {MAX_STAMPS:,} contents, are as many as are kept"
+FULL = f"reached the limit of {MAX_REQUESTS:,} requests or {MAX_STAMPS:,} chunks"
 """Reason for a stop there."""
 
 Run: TypeAlias = LoadRun | WorkersRun
@@ -117,15 +117,15 @@ class Engine:
 
 def _notes(run: Run, steady: Steady | None) -> Iterator[str]:
     if run.gave_up or run.stopped == FULL:
-        yield f"this load was stopped: {run.stopped}"
+        yield f"this load stopped early: {run.stopped}"
     if run.unsent:
         why = (
-            "no place was free in time"
+            "no stream was free in time"
             if run.plan.load.concurrency
-            else "this program was too slow"
+            else "the benchmark itself was too slow"
         )
-        yield f"{run.unsent:,} requests that were due were not sent: {why}"
+        yield f"{run.unsent:,} requests were due but never sent, because {why}"
     if steady is not None and not steady.found:
-        yield f"no steady state was found: {steady.why}"
+        yield f"no steady state: {steady.why}"
     elif steady is not None and steady.cut_failed:
-        yield f"{steady.cut_failed:,} requests outside of the steady state failed"
+        yield f"{steady.cut_failed:,} requests outside the steady state failed"

@@ -38,7 +38,7 @@ MAX_ERRORS = 50
 """Kinds of failure of which an error is kept."""
 MAX_UNSENT = 1_000_000
 """Requests that were due and not sent of which the number is told; beyond, it is this one."""
-COST_UNKNOWN = "--max-cost can't be kept: what an answer cost is not known"
+COST_UNKNOWN = "--max-cost can't be enforced: the cost of an answer is unknown"
 """Reason for a stop where a limit would have no effect."""
 
 
@@ -301,7 +301,7 @@ class LoadRun:
 
     def _ended(self, record: Record, error: MiniLLMError | None) -> None:
         if isinstance(error, BudgetExceeded):
-            self.stop("--max-cost is reached")
+            self.stop("--max-cost was reached")
             if isinstance(error.__cause__, MiniLLMError):  # the limit prevented a retry of this
                 record.failure = failure_of(error.__cause__, self._secret)
         if record.whole:

@@ -145,5 +145,5 @@ class Frames:
 
 def _framed(body: bytes) -> bytes:
     if len(body) > MAX_FRAME:
-        raise ValueError("the prompts are too long for a process of the benchmark")
+        raise ValueError("the prompts are too long to hand to a process of the benchmark")
     return len(body).to_bytes(4) + body

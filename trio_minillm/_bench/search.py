@@ -110,14 +110,16 @@ class Search:
         if self._hopeless >= MAX_HOPELESS and self.met is None:
             self.why = "all requests failed"
         elif self._left == 0:
-            self.why = f"{MAX_TRIALS} measurements were not enough"
+            self.why = f"gave up after {MAX_TRIALS} measurements"
         elif (not certain and runs <= MAX_AGAIN and self._near()) or (not offered and runs == 1):
             self.value = value
         else:
             self._go_on()
         limit = self.trials.get(self.failed or 0.0)
         if self.value is None and limit is not None and not limit.offered:
-            self.why = self.why or "this program can't start more requests: see --processes"
+            self.why = (
+                self.why or "the benchmark itself can't start requests any faster; try --processes"
+            )
 
     def end(self, why: str) -> None:
         """End the search early."""
@@ -180,4 +182,5 @@ def share_interval(good: int, total: int) -> tuple[float, float]:
     p, z2 = good / total, Z * Z
     middle = (p + z2 / (2 * total)) / (1 + z2 / total)
     half = Z * math.sqrt(p * (1 - p) / total + z2 / (4 * total**2)) / (1 + z2 / total)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # In exact numbers the share is within; in floats, of none or of all, it may miss by a last digit.
+    return min(p, max(0.0, middle - half)), max(p, min(1.0, middle + half))

@@ -74,23 +74,23 @@ class Steady(msgspec.Struct, frozen=True, kw_only=True):
 def steady_state(records: Sequence[Record], load: Load) -> Steady:
     """Return the steady state of a run of one load, from all of its records that count."""
     if not isinstance(load, Closed | Open):
-        return Steady(found=False, why="a ramp or a trace has none")
+        return Steady(found=False, why="a ramp or a trace has no constant load")
     ordered = sorted(records, key=lambda record: record.sent)
     whole = [record for record in ordered if record.whole and record.first is not None]
     if len(whole) < MIN_REQUESTS:
-        why = f"with fewer than {MIN_REQUESTS} whole answers nothing was cut off"
+        why = f"there are fewer than {MIN_REQUESTS} complete answers"
         return Steady(found=False, why=why)
     first = np.array([(r.first or r.sent) - r.sent for r in whole], dtype=np.float64)
     cuts = transient(_ranks(np.round(first, RESOLUTION))), transient(open_streams(ordered))
     if cuts[0] is None or cuts[1] is None:
-        what = "the time to the first content" if cuts[0] is None else "the number of open streams"
-        return Steady(found=False, why=f"{what} had not settled")
+        what = "TTFT" if cuts[0] is None else "the number of open streams"
+        return Steady(found=False, why=f"{what} kept drifting")
     begin = max(whole[cuts[0]].sent, ordered[cuts[1]].sent)
     end = ordered[-1].sent
     last_start = end - float(np.median([record.ended - record.sent for record in whole]))
     held = [record for record in ordered if begin <= record.sent <= last_start]
     if sum(record.whole for record in held) < MIN_REQUESTS / 2:
-        return Steady(found=False, why="too little was left between ramp-up and cool-down")
+        return Steady(found=False, why="too few requests were left between ramp-up and cool-down")
     lost = [record for record in ordered if not begin <= record.sent <= last_start]
     return Steady(
         found=True,

@@ -35,14 +35,14 @@ def read_trace(path: Path) -> list[float]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             for number, at in _times(file):
                 if times and at < times[-1]:
-                    raise TraceError(f"line {number}: its time is before that of the one above")
+                    raise TraceError(f"line {number}: earlier than the line before")
                 times.append(at)
                 if len(times) > MAX_TRACE:
-                    raise TraceError(f"more than {MAX_TRACE:,} requests")
+                    raise TraceError(f"it has more than {MAX_TRACE:,} requests")
     except (UnicodeError, csv.Error):
-        raise TraceError("not a text") from None
+        raise TraceError("not a text file") from None
     if not times:
-        raise TraceError("there is no request in it")
+        raise TraceError("it has no requests")
     return [at - times[0] for at in times]
 
 
@@ -73,7 +73,7 @@ def _json_time(number: int, text: str) -> float:
         milliseconds = {name.lower(): value for name, value in found.items()}[COLUMN]
         return _finite(float(milliseconds) / 1000)
     except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError, AttributeError):
-        raise TraceError(f"line {number}: no JSON object with a number as {COLUMN}") from None
+        raise TraceError(f"line {number}: not a JSON object with a number as {COLUMN}") from None
 
 
 def _time(number: int, text: str) -> float:
@@ -85,7 +85,9 @@ def _time(number: int, text: str) -> float:
         at = datetime.fromisoformat(text)
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
-        raise TraceError(f"line {number}: no number of seconds") from None
+        raise TraceError(
+            f"line {number}: neither a number of seconds nor a date with a time"
+        ) from None
 
 
 def _finite(number: float) -> float:

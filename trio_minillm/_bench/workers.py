@@ -144,7 +144,7 @@ class Workers:
             self._ledger.record(report.record)
             spent = self._ledger.total + self._ledger.unbooked
             if self._max_cost is not None and spent >= self._max_cost and self.run is not None:
-                self.run.stop("--max-cost is reached")
+                self.run.stop("--max-cost was reached")
         elif isinstance(report, Kept) and self.run is not None:
             self.run.sink(report.record)
         elif isinstance(report, Status):

@@ -13,7 +13,7 @@ import msgspec
 Draw: TypeAlias = Callable[[Random], float]
 
 FORMS: Final = (
-    "a number, uniform(LOW, HIGH), normal(MEAN, SD), lognormal(MEDIAN, SIGMA) or exp(MEAN)"
+    "a number, uniform(LOW, HIGH), normal(MEAN, SD), lognormal(MEDIAN, SIGMA), or exp(MEAN)"
 )
 MOST: Final = 1e9
 """The largest number that is taken, and that is drawn: 30 years, or a billion tokens. Sums of such numbers are

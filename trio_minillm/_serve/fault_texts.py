@@ -54,19 +54,19 @@ def fault_from(text: str) -> SharedFault:
         given, named = node.args, node.keywords
         node = node.func
     if not isinstance(node, ast.Name) or node.id not in NAMES:
-        raise ValueError(f"fault {text!r}: it must be one of {', '.join(NAMES)}")
+        raise ValueError(f"fault {text!r}: must be one of {', '.join(NAMES)}")
     try:
         values = tuple(ast.literal_eval(value) for value in given)
         options = {str(word.arg): ast.literal_eval(word.value) for word in named}
     except (ValueError, TypeError, RecursionError, MemoryError):
-        raise ValueError(f"fault {text!r}: its arguments must be literals, as 1 or 'x'") from None
+        raise ValueError(f"fault {text!r}: arguments must be literals, such as 1 or 'x'") from None
     made = SharedFault(node.id, share, (values, options))
     try:
         made.on("openai")
     except (TypeError, ValueError) as exc:
         function = error if node.id == "error" else getattr(faults, node.id)
         shape = str(inspect.signature(function)).partition(" ->")[0]
-        raise ValueError(f"fault {text!r}: {exc}; it is {node.id}{_plain(shape)}") from None
+        raise ValueError(f"fault {text!r}: {exc}; write {node.id}{_plain(shape)}") from None
     return made
 
 

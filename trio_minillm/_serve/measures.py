@@ -145,11 +145,11 @@ class Measures:
 
 
 NAMES: Final = {
-    "ttft": "Seconds from a complete request to its first content.",
-    "itl": "Seconds from a content of a stream to the next.",
-    "e2e": "Seconds from a complete request to the end of its whole answer.",
-    "queue": "Seconds that a request waited for its turn.",
-    "late": "Seconds by which a send came after its due time.",
+    "ttft": "Seconds from a complete request to its first chunk.",
+    "itl": "Seconds from one chunk of a stream to the next.",
+    "e2e": "Seconds from a complete request to the end of its answer, of complete answers.",
+    "queue": "Seconds that a request waited for a slot.",
+    "late": "Seconds by which a chunk was sent after it was due.",
 }
 """The times that are measured, and their descriptions."""
 
@@ -165,17 +165,17 @@ def prometheus(measures: Measures, gauges: dict[str, tuple[str, float]]) -> str:
 
     ended = sorted(measures.requests.items())
     family(
-        *("requests_total", "counter", "Requests by wire format and ending."),
+        *("requests_total", "counter", "Requests by wire format and by how they ended."),
         *((f'{{wire="{wire}",ended="{ending}"}}', n) for (wire, ending), n in ended),
     )
     struck = sorted(measures.faults.items())
     family(
-        *("faults_total", "counter", "Requests that a fault struck."),
+        *("faults_total", "counter", "Requests to which a fault was applied."),
         *((f'{{fault="{name}"}}', n) for name, n in struck),
     )
-    family("chunks_total", "counter", "Contents sent.", ("", measures.chunks))
+    family("chunks_total", "counter", "Chunks sent.", ("", measures.chunks))
     family(
-        *("tokens_total", "counter", "Tokens of prompts, and of contents sent."),
+        *("tokens_total", "counter", "Tokens of prompts, and of chunks sent."),
         ('{type="prompt"}', measures.prompt_tokens),
         ('{type="completion"}', measures.completion_tokens),
     )
@@ -193,7 +193,7 @@ def prometheus(measures: Measures, gauges: dict[str, tuple[str, float]]) -> str:
         )
         known = [(q, v) for q, v in zip(QUANTILES, times.quantiles(), strict=True) if v is not None]
         family(
-            *(f"{name}_quantile_seconds", "gauge", f"{text[:-1]}, as a quantile of all."),
+            *(f"{name}_quantile_seconds", "gauge", f"{text[:-1]}: quantiles."),
             *((f'{{quantile="{q:g}"}}', v) for q, v in known),
         )
     return "\n".join(lines) + "\n"

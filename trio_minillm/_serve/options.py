@@ -72,9 +72,9 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         for name in ("tokens_per_chunk", "slots", "slow_down"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
-                raise ValueError(f"{name} must be a whole number from 1 on")
+                raise ValueError(f"{name} must be a whole number, 1 or more")
         if type(self.reasoning) is not int or self.reasoning < 0:
-            raise ValueError("reasoning must be a whole number from 0 on")
+            raise ValueError("reasoning must be a whole number, 0 or more")
         if self.usage not in USAGE_MODES:
             raise ValueError(f"usage must be one of {', '.join(USAGE_MODES)}")
         if self.wire is not None and self.wire not in WIRES:

@@ -71,7 +71,7 @@ def wire_in(path: str, only: Wire | None) -> Wire:
     """Return the wire format that a request to this path speaks. Raises `RefusedRequestError`."""
     wire = wire_of(path)
     if not _PATHS.fullmatch(path) or wire not in WIRES:
-        raise RefusedRequestError(404, f"there is no {path[:MAX_NAME]}")
+        raise RefusedRequestError(404, f"unknown path {path[:MAX_NAME]}")
     if only is not None and wire != only:
         raise RefusedRequestError(404, f"this server speaks only the wire format {only}")
     return wire
@@ -84,12 +84,12 @@ def asked_of(request: ServedRequest, wire: Wire) -> tuple[Asked, dict[str, Any]]
     except msgspec.DecodeError:
         raise RefusedRequestError(400, "the body is not JSON") from None
     except RecursionError:
-        raise RefusedRequestError(400, "the body nests too deep") from None
+        raise RefusedRequestError(400, "the body is nested too deeply") from None
     if not isinstance(body, dict):
-        raise RefusedRequestError(400, "the body is no JSON object")
+        raise RefusedRequestError(400, "the body is not a JSON object")
     for name in ("n", "best_of"):
         if body.get(name) not in (None, 1):
-            raise RefusedRequestError(400, f"{name} must be 1: an answer has one choice here")
+            raise RefusedRequestError(400, f"{name} must be 1: this server gives one choice")
     return _asked(wire, request.path, body), body
 
 
@@ -104,10 +104,10 @@ def _asked(wire: Wire, path: str, body: dict[str, Any]) -> Asked:
     limits = ("max_completion_tokens", "max_output_tokens", "maxOutputTokens", "max_tokens")
     limit = next((inner[name] for name in limits if inner.get(name) is not None), None)
     if limit is not None and (type(limit) is not int or not 1 <= limit <= MAX_TOKENS):
-        raise RefusedRequestError(400, f"the longest answer has from 1 to {MAX_TOKENS:,} tokens")
+        raise RefusedRequestError(400, f"the token limit must be from 1 to {MAX_TOKENS:,}")
     least = body.get("min_tokens") or 0
     if type(least) is not int or least < 0:
-        raise RefusedRequestError(400, "min_tokens must be a whole number from 0 on")
+        raise RefusedRequestError(400, "min_tokens must be a whole number, 0 or more")
     return Asked(
         wire=wire,
         model=str(model or "timed")[:MAX_NAME],
@@ -131,7 +131,7 @@ def _prompt_tokens(wire: str, body: dict[str, Any]) -> int:
         if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
             return len(prompt)
         if isinstance(prompt, list) and len(prompt) > 1:
-            raise RefusedRequestError(400, "prompt must be one text, or one list of tokens")
+            raise RefusedRequestError(400, "prompt must be one text or one list of tokens")
         if isinstance(prompt, list) and prompt and isinstance(prompt[0], list):
             return len(prompt[0])
     return sum(len(text.split()) for text in prompt_texts(body))

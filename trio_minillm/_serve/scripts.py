@@ -180,11 +180,9 @@ class Answers:
                 else:
                     self._ordered.append(answer)
                 if len(self._keyed) + len(self._ordered) > MAX_ANSWERS:
-                    raise ValueError(f"there are more than {MAX_ANSWERS:,} answers")
+                    raise ValueError(f"more than {MAX_ANSWERS:,} answers")
         if paths and not self:
-            raise ValueError(
-                f"there is no answer in {', '.join(os.fspath(path) for path in paths)}"
-            )
+            raise ValueError(f"no answers in {', '.join(os.fspath(path) for path in paths)}")
 
     def __bool__(self) -> bool:
         return bool(self._keyed or self._ordered)
@@ -207,7 +205,7 @@ class Answers:
             if all(value_of(name) == value for name, value in answer.when.items()):
                 return answer
         if not self._ordered:
-            raise RefusedRequestError(404, "no answer of the script is for this request")
+            raise RefusedRequestError(404, "no answer in the script matches this request")
         self._next += 1
         return self._ordered[(self._next - 1) % len(self._ordered)]
 
@@ -242,13 +240,13 @@ def _is_script(line: bytes, path: Path) -> bool:
     if not isinstance(data, dict) or "script" not in data:
         return False
     if data["script"] != 1:
-        raise ValueError(f"{path}: this is a script of another version")
+        raise ValueError(f"{path}: unknown version of a script")
     return True
 
 
 def _answer(line: bytes, place: str) -> ScriptedAnswer:
     if len(line) > MAX_LINE:
-        raise ValueError(f"{place}: it has more than {MAX_LINE:,} bytes")
+        raise ValueError(f"{place}: longer than {MAX_LINE:,} bytes")
     try:
         answer = _decode(line)
         answer.struck_by()

@@ -94,11 +94,11 @@ class TimedServer:
     def _gauges(self) -> dict[str, tuple[str, float]]:
         capacity = self._capacity
         return {
-            "running": ("Requests that are being served.", capacity.running),
-            "queued": ("Requests that wait for their turn.", capacity.queued),
+            "running": ("Requests being served.", capacity.running),
+            "queued": ("Requests waiting for a slot.", capacity.queued),
             "connections": ("Open connections.", len(self._connections)),
             "uptime_seconds": (
-                "Seconds since the server began or was reset.",
+                "Seconds since the server started or was reset.",
                 self.pacer.now() - self.measures.since,
             ),
             "cpu_seconds": ("CPU time of the process, in seconds.", time.process_time()),
@@ -155,7 +155,7 @@ class TimedServer:
             record.wire = wire_in(request.path, self.options.wire)
             asked, asked_body = asked_of(request, record.wire)
             if self._capacity.full:
-                raise RefusedRequestError(503, "too many requests wait for their turn")
+                raise RefusedRequestError(503, "too many requests are waiting")
             record.model, record.stream = asked.model, asked.stream
             record.prompt_tokens = asked.prompt_tokens
             program, takes_place = self._answering.program(asked, asked_body, record)
@@ -163,7 +163,7 @@ class TimedServer:
             self._refuse(conn, record, exc, keep=keep)
             return None
         except Exception as exc:  # noqa: BLE001 - what a wire format or a fault has no form for
-            why = RefusedRequestError(400, f"there is no such answer here: {exc}")
+            why = RefusedRequestError(400, f"this server can't make such an answer: {exc}")
             self._refuse(conn, record, why, keep=keep)
             return None
         self._number += 1

@@ -44,20 +44,20 @@ def second_model_of(
             raise Misuse("--after and --hedge-base-url need --hedge")
         return None
     if after is None or not 0 <= after < math.inf:
-        raise Misuse("--hedge needs --after: seconds, 0 or more")
+        raise Misuse("--hedge needs --after with a number of seconds, 0 or more")
     model = model_of(name, base_url)
     if isinstance(model, str):
-        raise Misuse("--hedge takes no local model")
+        raise Misuse("--hedge does not take a local model")
     return SecondModel(name=name, model=asked.with_fields(model), after=after)
 
 
 _HELP = {
-    "hedge": "A second model: each prompt is sent to the first alone, and with this one behind it.",
-    "hedge_base_url": "The second model's address. [that of --model, for one of the same kind]",
-    "after": "Ask the second if the first has given no content for this many seconds.",
-    "goodput": "Count the answers within limits, such as 'ttft<0.5s,tpot<50ms'.",
-    "null_run": "Then put the same load on a timed server on this machine: the client's own share.",
-    "random_seed": "Seed of all that is drawn here: arrivals, prompts, lengths.",
+    "hedge": "A second model for hedging: each prompt is sent twice, once to --model alone and once to both.",
+    "hedge_base_url": "The second model's address. [--base-url, if both models are of the same kind]",
+    "after": "Ask the second model if the first has sent no content for S seconds.",
+    "goodput": "Count the requests that meet these limits, such as 'ttft<0.5s,tpot<50ms'.",
+    "null_run": "Then run the same load against a timed server on this machine, to measure the client's own share.",
+    "random_seed": "Seed for whatever the benchmark draws at random: arrivals, prompts, lengths.",
 }
 
 
@@ -68,7 +68,7 @@ HEADINGS = {
     "prompt": "Prompts",
     "system": "Requests",
     "timeout_first": "Limits and cost",
-    "hedge": "A second model",
+    "hedge": "Hedging",
     "goodput": "Results",
 }
 """Headings of the options in the help, each by the first one below it."""
@@ -139,10 +139,10 @@ def bench(
     html: output.HTMLFile = None,
     quiet: option.Quiet = False,
 ) -> None:
-    """Measure an endpoint: time to the first content, gaps between chunks, chunks/s, tokens/s.
+    """Measure an endpoint under load: TTFT, inter-token latency, chunks/s, and tokens/s.
 
-    Only whole answers count as success. The results go to stdout, the progress to stderr.
-    Ctrl-C sends no more requests and lets the running streams end; a second one cancels them.
+    Only complete answers count as success. Results go to stdout, progress to stderr.
+    Ctrl-C stops sending and lets running streams finish; a second Ctrl-C cancels them.
     """
     chosen = picked(wanted.PromptChoice, locals())
     asking = picked(request.RequestChoice, locals())

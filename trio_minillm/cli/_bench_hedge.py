@@ -45,7 +45,7 @@ def hedge_rows(point: Point, alone: Figures, fields: dict[str, Any]) -> list[Row
     both, requests = point.figures, fields["requests"]
     named = (ALONE, alone), ("with both", both)
     rows = [
-        (f"first content {name}", " · ".join(_times(figures)))
+        (f"TTFT {name}", " · ".join(_times(figures)))
         for name, figures in named
         if figures.latency["ttft"].count
     ]

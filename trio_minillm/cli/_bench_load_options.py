@@ -39,23 +39,23 @@ TRIAL_SECONDS = 30.0
 a twentieth to show, short enough for a dozen."""
 
 _HELP = {
-    "requests": f"Requests of each load. [{REQUESTS}, or {WAVES} for each stream if that is more; with --duration"
-    " any number]",
-    "concurrency": f"Most streams at once. [{CONCURRENCY}; with --rate, --ramp or --trace any number]",
-    "rate": "Start R requests per second, whatever became of earlier ones.",
-    "arrivals": "Times between arrivals of --rate or --ramp: all the same, or random. [constant]",
-    "burstiness": "Shape of the gamma distribution: 1 is Poisson, less is burstier.",
-    "ramp": "Change the rate evenly from FROM to TO requests per second within S seconds.",
-    "trace": "Start requests at the times in a file: seconds, a CSV column or JSON lines `timestamp`.",
-    "speed_up": "Play the trace X times as fast.",
-    "duration": "Start no more requests of a load after S seconds; running ones go on to their end.",
-    "warmup": "Requests before those that count, of each load.",
-    "steady": "Figures of the steady state alone, or of all requests. [auto with --duration, else off]",
-    "processes": "Processes that send; 0 is one for each core.",
-    "sweep": "Measure several loads, one after the other: concurrency=1,2,4 or rate=1:10:2.",
-    "find": 'Find the highest load at which a share of the requests is within limits: "99% ttft<0.5s,tpot<0.05s".',
-    "find_over": "What --find raises. [rate with --rate, --arrivals or --burstiness, else concurrency]",
-    "precision": "Width of the interval at which --find stops, as a share of the load.",
+    "requests": f"Requests per load. [{REQUESTS}, or {WAVES} per stream if that is more; with --duration,"
+    " no limit]",
+    "concurrency": f"Maximum streams at once. [{CONCURRENCY}; with --rate, --ramp, or --trace, no limit]",
+    "rate": "Start R requests per second, whether or not earlier ones have ended.",
+    "arrivals": "Spacing of the requests of --rate or --ramp: even or random. [constant]",
+    "burstiness": "Shape of the gamma distribution of --arrivals gamma: 1 is Poisson, less is burstier.",
+    "ramp": "Change the rate linearly from FROM to TO requests per second over S seconds.",
+    "trace": "Start requests at the times in a file: seconds on each line, or `timestamp` in CSV or JSON lines.",
+    "speed_up": "Replay the trace X times as fast.",
+    "duration": "Start no new requests after S seconds of a load; running ones finish.",
+    "warmup": "Requests to send before measuring each load; they do not count.",
+    "steady": "Figures from the steady state only, or from all requests. [auto with --duration, otherwise off]",
+    "processes": "Processes that send requests; 0 means one per core.",
+    "sweep": "Measure several loads in turn: concurrency=1,2,4 or rate=1:10:2.",
+    "find": 'Find the highest load at which this share of requests meets limits: "99% ttft<0.5s,tpot<0.05s".',
+    "find_over": "What --find varies. [rate with --rate, --arrivals, or --burstiness, otherwise concurrency]",
+    "precision": "Stop --find when the interval is this narrow, as a share of the load.",
 }
 
 Requests = Annotated[int | None, Option(metavar="N", min=1, help=_HELP["requests"])]
@@ -131,8 +131,8 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
         if self.ramp is not None:
             first, last, seconds = _three_numbers("ramp", self.ramp)
             if min(first, last) < 0 or not max(first, last) or seconds < MIN_RAMP:
-                least = f"and at least {MIN_RAMP:g} seconds"
-                raise Misuse(f"--ramp takes rates from 0 on, not both 0, {least}")
+                least = f"and the time at least {MIN_RAMP:g} seconds"
+                raise Misuse(f"--ramp: rates must be 0 or more, one of them above 0, {least}")
             return Ramp(
                 first=first,
                 last=last,
@@ -193,7 +193,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
                 raise Misuse("--find-over needs --find")
             return None
         if not 0.001 <= self.precision < 1:
-            raise Misuse("--precision must be at least 0.001, and below 1")
+            raise Misuse("--precision must be at least 0.001 and below 1")
         for name in ("ramp", "trace", "sweep", "goodput"):
             if getattr(self, name) is not None:
                 raise Misuse(f"--find can't go with --{name}")
@@ -213,7 +213,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     def _shape(self) -> float | None:
         shape = positive("burstiness", self.burstiness)
         if shape is not None and self.arrivals not in (None, "gamma"):
-            raise Misuse("--burstiness goes with --arrivals gamma")
+            raise Misuse("--burstiness needs --arrivals gamma")
         if shape is not None and not 0.001 <= shape <= 1e6:
             raise Misuse("--burstiness must be from 0.001 to 1,000,000")
         if self.arrivals == "gamma" and shape is None:
@@ -251,7 +251,7 @@ def _sweep_of(text: str) -> tuple[str, list[float]]:
     """Return what changes in a sweep, and its values."""
     what, mark, listed = text.partition("=")
     if not mark or (what := what.strip()) not in ("concurrency", "rate"):
-        raise Misuse("--sweep is concurrency=LIST or rate=LIST")
+        raise Misuse("--sweep must be concurrency=LIST or rate=LIST")
     if ":" in listed:
         first, last, step = _three_numbers("sweep", listed)
         steps = (last - first) / step if step > 0 else -1.0
@@ -260,7 +260,9 @@ def _sweep_of(text: str) -> tuple[str, list[float]]:
     else:
         values = [_number("sweep", part) for part in listed.split(",")]
     if not 0 < len(values) <= MAX_POINTS or min(values) <= 0:
-        raise Misuse(f"--sweep takes up to {MAX_POINTS} numbers above 0: 1,2,4 or FROM:TO:STEP")
+        raise Misuse(
+            f"--sweep takes up to {MAX_POINTS} numbers above 0, such as 1,2,4 or FROM:TO:STEP"
+        )
     return what, values
 
 

@@ -14,10 +14,10 @@ from ._batch_files import check_paths
 from ._output import Misuse
 
 _JSON = "Print the results as one JSON object."
-_MARKDOWN = "Print the results as a Markdown table and a list."
-_CSV = "Write the figures to this file, a row for each load."
-_RECORDS = "Write every request and its times to this file: .jsonl, .jsonl.gz, or .parquet."
-_HTML = "Write a report with plots to this file, which needs no network."
+_MARKDOWN = "Print the results as Markdown."
+_CSV = "Write the figures to this CSV file, one row per load."
+_RECORDS = "Write each request and its times to this file: .jsonl, .jsonl.gz, or .parquet."
+_HTML = "Write an HTML report with plots, which opens without a network."
 
 JSON = Annotated[bool, Option("--json", help=_JSON)]
 Markdown = Annotated[bool, Option("--markdown", help=_MARKDOWN)]
@@ -43,7 +43,7 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
             raise Misuse("--json can't go with --markdown")
         if self.records is not None:
             if not self.records.name.endswith(SUFFIXES):
-                raise Misuse(f"--records is a file with one of the endings {', '.join(SUFFIXES)}")
+                raise Misuse(f"--records must name a file that ends in {', '.join(SUFFIXES)}")
             if self.records.suffix == ".parquet":
                 _need("pyarrow", "a table of records", "tables")
         if self.html is not None:

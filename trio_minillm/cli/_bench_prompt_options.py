@@ -36,18 +36,18 @@ _CHARACTERS = 4
 """Characters of a token, where nothing better is known of a text."""
 
 _HELP = {
-    "prompt": "The prompt of all requests.",
-    "prompts": "Prompts, sent in turn: JSON lines, .csv, .tsv, .parquet, conversations, or text"
-    " with one on each line; or a folder of such files.",
-    "prompt_column": "Column of the file that holds the prompt.",
-    "system_column": "Column of the file that holds a system message.",
-    "format": "Form of the file, if neither its name nor its beginning tells.",
-    "turns": "Most turns of a conversation. [1]",
+    "prompt": "The prompt to send.",
+    "prompts": "Prompts to send in turn: JSON lines, .csv, .tsv, .parquet, conversations, or text"
+    " with one prompt per line; or a folder of such files.",
+    "prompt_column": "Column of the file with the prompt.",
+    "system_column": "Column of the file with the system message.",
+    "format": "Format of the file, if its name and first bytes do not show it.",
+    "turns": "Maximum turns per conversation. [1]",
     "think": "Seconds between an answer and the next turn.",
-    "input_tokens": "Make prompts of N tokens, or uniform(LOW, HIGH), normal(MEAN, SD), lognormal(MEDIAN, SIGMA), exp(MEAN).",
-    "output_tokens": "Longest answers, in tokens: as above; or same: the lengths of the answers in the file.",
-    "prefix_share": "Share of each made prompt that is the same in all, at its beginning: 0 to 1.",
-    "unique": "Begin each prompt with a few new words, so that no cache has it.",
+    "input_tokens": "Generate prompts of N tokens: a number, uniform(LOW, HIGH), normal(MEAN, SD), lognormal(MEDIAN, SIGMA), or exp(MEAN).",
+    "output_tokens": "Maximum tokens per answer, in the same forms; or same, for the lengths of the answers in the file.",
+    "prefix_share": "Share of each generated prompt, from its start, that is the same in all: 0 to 1.",
+    "unique": "Start each prompt with a few fresh words, so that no cache holds it.",
 }
 PromptText = Annotated[str | None, Option("--prompt", metavar="TEXT", help=_HELP["prompt"])]
 PromptFile = Annotated[Path | None, Option("--prompts", metavar="FILE", help=_HELP["prompts"])]
@@ -105,7 +105,7 @@ class Prompts(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(
             self,
             prompts=tuple(found.prompts),
-            notes=(*self.notes, f"the prompts were made; their tokens were {fit.how}"),
+            notes=(*self.notes, f"the prompts were generated, and their tokens were {fit.how}"),
             lengths=described(wanted, fit),
         )
 
@@ -117,8 +117,8 @@ class Prompts(msgspec.Struct, frozen=True, kw_only=True):
         ended = sum(n for reason, n in figures.reasons.items() if reason not in CUT)
         if self.output is not None and ended:
             notes.append(
-                f"{ended:,} of {figures.finished:,} answers ended before their longest;"
-                " --ignore-eos lets them go on where a server takes it"
+                f"{ended:,} of {figures.finished:,} answers ended before their maximum length;"
+                " --ignore-eos prevents this on servers that accept it"
             )
         return notes
 
@@ -193,7 +193,7 @@ class PromptChoice(Quiet, msgspec.Struct, frozen=True, kw_only=True):
         else:
             text = PROMPT if self.prompt is None else self.prompt
             if not text.strip():
-                raise Misuse("there is no prompt")
+                raise Misuse("the prompt is empty")
             own = (0, OWN_WORDS) if self.unique else None
             varied = output is not None and output.constant is None
             found = [Prompt(messages=text, own=own)] * (count if varied else 1)
@@ -218,15 +218,15 @@ class PromptChoice(Quiet, msgspec.Struct, frozen=True, kw_only=True):
         }
         for name, sources in goes_with.items():
             if getattr(self, name) is not None and source not in sources:
-                raise Misuse(f"{_named(name)} goes with {' or '.join(sources)}")
+                raise Misuse(f"{_named(name)} needs {' or '.join(sources)}")
         if self.output_tokens == SAME and source != "--prompts":
-            raise Misuse("--output-tokens same goes with --prompts")
+            raise Misuse("--output-tokens same needs --prompts")
         if self.think is not None and not (0 <= self.think < math.inf):
-            raise Misuse("--think is seconds, 0 or more")
+            raise Misuse("--think must be a number of seconds, 0 or more")
         if self.think and (self.turns or 1) < 2:
-            raise Misuse("--think goes with --turns of 2 or more")
+            raise Misuse("--think needs --turns of 2 or more")
         if self.prefix_share is not None and not 0 <= self.prefix_share <= 1:
-            raise Misuse("--prefix-share is a share, from 0 to 1")
+            raise Misuse("--prefix-share must be from 0 to 1")
 
     def _to_make(self, output: Distribution | None, count: int, seed: int) -> Prompts:
         tokens = lengths_from("--input-tokens", self.input_tokens)
@@ -291,7 +291,7 @@ def lengths_from(option: str, given: str | None) -> Distribution | None:
     except ValueError as exc:
         raise Misuse(str(exc)) from None
     if found.mean < 1 or found.mean > MAX_TOKENS:
-        raise Misuse(f"{option} is from 1 to {MAX_TOKENS:,} tokens in the mean")
+        raise Misuse(f"the mean of {option} must be from 1 to {MAX_TOKENS:,} tokens")
     return found
 
 
@@ -303,9 +303,9 @@ def _counter(model: llm.Model, notes: list[str]) -> Callable[[str], int]:
     """Return a function that counts the tokens of a recorded answer, and note how good it is."""
     encoding = encoding_at_hand(model.name)
     if encoding is not None:
-        notes.append(f"recorded answers were counted by tiktoken in {encoding}")
+        notes.append(f"the tokens of recorded answers were counted by tiktoken ({encoding})")
         return counter(encoding, model.name)
-    notes.append(f"recorded answers were counted as {_CHARACTERS} characters a token")
+    notes.append(f"the tokens of recorded answers were estimated at {_CHARACTERS} characters each")
     return lambda text: round(len(text) / _CHARACTERS)
 
 

@@ -24,18 +24,18 @@ _OWN_SERVERS = ("compatible", "local", "text")
 """Kinds of models whose servers may take fields that no vendor has."""
 
 _HELP = {
-    "extra": "Further fields of the body: a JSON object, or @FILE with one.",
-    "top_p": "Share of the likeliest tokens that are drawn from.",
-    "seed": "The request's own seed, where the server takes one.",
-    "stop": "A text at which the answer ends; may be repeated.",
-    "header": "A further header, whose value is never shown; may be repeated.",
-    "schema": "A JSON schema: the format of the answers.",
-    "ignore_eos": "Let answers go on to their longest, at servers like vLLM and llama.cpp.",
-    "min_tokens": "Shortest answer, in tokens, at servers like vLLM.",
+    "extra": "Extra fields of the request body: a JSON object, or @FILE with one.",
+    "top_p": "Sample only from the likeliest tokens that make up this probability.",
+    "seed": "Seed to send with each request, if the server accepts one.",
+    "stop": "Stop sequence; may be repeated.",
+    "header": "Extra HTTP header, whose value is never shown; may be repeated.",
+    "schema": "JSON Schema to request as the format of the answers.",
+    "ignore_eos": "Generate up to the maximum length, on servers such as vLLM and llama.cpp.",
+    "min_tokens": "Minimum tokens per answer, on servers such as vLLM.",
 }
 MostTokens = Annotated[
     int | None,
-    Option("--max-tokens", metavar="N", help=f"Longest answer, in tokens. [{MAX_TOKENS}]"),
+    Option("--max-tokens", metavar="N", help=f"Maximum tokens per answer. [{MAX_TOKENS}]"),
 ]
 Extra = Annotated[str | None, Option(metavar="JSON", help=_HELP["extra"])]
 TopP = Annotated[float | None, Option(metavar="P", help=_HELP["top_p"])]
@@ -124,7 +124,7 @@ class RequestChoice(Quiet, msgspec.Struct, frozen=True, kw_only=True):
         params = {name: value for name, value in params.items() if value is not None}
         extra = {} if self.extra is None else _object_of(self.extra)
         for name in sorted(extra.keys() & params.keys()):
-            raise Misuse(f"--extra must not hold {name}, which is an option of its own")
+            raise Misuse(f"--extra must not contain {name}, which has its own option")
         return Asked(
             params=params,
             extra={**extra, **self._of_own_servers(kind, extra, to_the_end=to_the_end)},
@@ -144,9 +144,10 @@ class RequestChoice(Quiet, msgspec.Struct, frozen=True, kw_only=True):
         for name in fields:
             option = "--" + name.replace("_", "-")
             if kind not in _OWN_SERVERS:
-                raise Misuse(f"{option} is for servers of one's own, not for {kind}:NAME")
+                *some, last = _OWN_SERVERS
+                raise Misuse(f"{option} works only with {', '.join(some)}, and {last} models")
             if name in extra:
-                raise Misuse(f"{option} can't go with --extra of {name}")
+                raise Misuse(f"{option} can't go with {name} in --extra")
         if to_the_end and "ignore_eos" not in extra:
             fields["ignore_eos"] = True
         return fields
@@ -163,7 +164,7 @@ def _object_of(given: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        raise Misuse("--extra is a JSON object, or @FILE with one") from None
+        raise Misuse("--extra must be a JSON object, or @FILE with one") from None
 
 
 def _headers(given: Sequence[str]) -> dict[str, str]:
@@ -172,7 +173,7 @@ def _headers(given: Sequence[str]) -> dict[str, str]:
         name, mark, value = header.partition(":")
         name = name.strip()
         if not mark or not name:
-            raise Misuse("--header is NAME:VALUE")
+            raise Misuse("--header must be NAME:VALUE")
         if name.lower() in map(str.lower, found):
             raise Misuse(f"--header {name} is given twice")
         found[name] = value.strip()

@@ -24,12 +24,12 @@ FAILED = 8
 """Exit code if a condition of ``--fail-if`` holds."""
 
 _HELP = {
-    "files": "Results of bench --json, or files of its --records; the first is the base. Several runs of"
-    " one side are joined by commas.",
-    "fail_if": 'Exit with 8 if this holds: "ttft.p99 > 1.1x", "tpot.mean > 50ms", "failed > 1%". Can be'
-    " given several times.",
-    "json": "Print one JSON object.",
-    "markdown": "Print Markdown.",
+    "files": "Files from bench --json or --records; the first is the base. Join several runs of one"
+    " side with commas.",
+    "fail_if": 'Exit with 8 if this holds: "ttft.p99 > 1.1x", "tpot.mean > 50ms", "failed > 1%"; may be'
+    " repeated.",
+    "json": "Print the comparison as one JSON object.",
+    "markdown": "Print the comparison as Markdown.",
 }
 
 
@@ -46,10 +46,10 @@ def compare(
     json: Annotated[bool, Option("--json", help=_HELP["json"])] = False,
     markdown: Annotated[bool, Option("--markdown", help=_HELP["markdown"])] = False,
 ) -> None:
-    """Compare results of bench with the first of them, load by load.
+    """Compare runs of bench with a base run, load by load.
 
-    Of records, both sides draw the same prompts in a bootstrap; of results, their own intervals are
-    taken together.
+    Records give the narrowest intervals: a bootstrap draws the same prompts on both sides. Results of
+    --json are compared by their own intervals.
     """
     error: Exception | None = None
     try:
@@ -84,7 +84,7 @@ def _compare(
     if json and markdown:
         raise Misuse("--json can't go with --markdown")
     if len(files) < 2:
-        raise Misuse("there is nothing to compare it with")
+        raise Misuse("give at least two results to compare")
     try:
         wanted = [parse_condition(text) for text in conditions]
         base, *others = [read_side(given) for given in files]

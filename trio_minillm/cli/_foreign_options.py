@@ -25,7 +25,7 @@ NAMES_HERE: Mapping[str, str] = {
     "--random-prefix-len": "--prefix-share, as a share of the prompt",
     "--profile": "--rate, --concurrency or --sweep",
     "--rate-type": "--rate, --concurrency or --sweep",
-    "--save-result": "--json, whose output can be kept in a file",
-    "--dataset-name": "--prompts with a file, or --input-tokens for made prompts",
+    "--save-result": "--json, whose output you can save to a file",
+    "--dataset-name": "--prompts with a file, or --input-tokens for generated prompts",
 }
 """Each such name, and what to give in its place."""

@@ -15,16 +15,18 @@ from ._terminal import ALIGNED, MARKDOWN, print_error, print_summary, write_all
 
 
 def report(
-    file: Annotated[Path, Argument(help="Records of a run of bench: .jsonl, .jsonl.gz, .parquet.")],
+    file: Annotated[
+        Path, Argument(help="Records written by bench: .jsonl, .jsonl.gz, or .parquet.")
+    ],
     *,
     json: output.JSON = False,
     markdown: output.Markdown = False,
     csv: output.CSVFile = None,
     html: output.HTMLFile = None,
 ) -> None:
-    """Print the results of a benchmark again, and make its files, from the records of its requests.
+    """Rebuild the results of a benchmark from the records of its requests.
 
-    The figures are exactly those that the run has told.
+    The figures are exactly those that the run reported.
     """
     outputs = output.Outputs(json=json, markdown=markdown, csv=csv, html=html)
     try:
@@ -60,7 +62,7 @@ def _tell(file: Path, outputs: output.Outputs) -> Exception | None:
     try:
         table, rows = told.table(), told.rows()
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as exc:
-        raise Misuse(f"{file}: what it says of the end of the run can't be read") from exc
+        raise Misuse(f"{file}: its entry for the end of the run can't be read") from exc
     error = told.write_files(outputs, curves)
     if outputs.json:
         print_json(told.fields(), None)

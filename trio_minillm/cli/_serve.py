@@ -31,26 +31,26 @@ GC_THRESHOLDS = (20_000, 50, 50)
 makes some ten), and looks at these before one at older ones."""
 
 _HELP = {
-    "files": "Recordings, or scripts of answers, to be served in order. [generated answers]",
-    "host": "Address to listen at.",
-    "port": "Port to listen at; 0 is any that is free.",
-    "wire": "Serve one wire format only: openai, text, anthropic, responses, gemini. [by the path]",
-    "model": "Name of the model in the list of models.",
-    "ttft": "Seconds to the first content, or uniform(LOW,HIGH), normal(MEAN,SD), lognormal(MEDIAN,SIGMA),"
-    " exp(MEAN). [0.2, or a file's own]",
-    "itl": "Seconds from one content of a stream to the next, or as for --ttft. [0.02, or a file's own]",
-    "rate": "Contents per second of each stream, in place of --itl.",
-    "tokens": "Tokens of an answer, or as for --ttft. [as many as the request allows, or 128]",
-    "tokens_per_chunk": "Tokens in each content.",
-    "reasoning": "The first N tokens of an answer are reasoning.",
-    "usage": "Usage in streams: asked (as real servers do), late, running or never.",
-    "opening": "Send the opening without content at once, before the first content is due.",
-    "slots": "Serve N requests at once; others wait for their turn. [no limit]",
-    "slow_down": "Lengthen --itl in proportion once more than K streams run. [never]",
-    "fault": "Break answers: 'cut(1000)', '5% status(429, retry_after=1)'. Can be given several times.",
-    "seed": "Seed of what is random.",
-    "log": "Append what was done for each request to this file of JSON lines.",
-    "json": "Print where it listens as one JSON object, and the figures at the end, too.",
+    "files": "Recordings or scripts whose answers are served in order. [generated answers]",
+    "host": "Address to listen on.",
+    "port": "Port to listen on; 0 picks a free one.",
+    "wire": "Serve only one wire format: openai, text, anthropic, responses, or gemini. [all, by the path]",
+    "model": "Model name in the list of models.",
+    "ttft": "Seconds to the first chunk: a number, uniform(LOW,HIGH), normal(MEAN,SD), lognormal(MEDIAN,SIGMA),"
+    " or exp(MEAN). [0.2, or as in the file]",
+    "itl": "Seconds between two chunks, in the forms of --ttft. [0.02, or as in the file]",
+    "rate": "Chunks per second in each stream, instead of --itl.",
+    "tokens": "Tokens per answer, in the forms of --ttft. [as many as the request allows, or 128]",
+    "tokens_per_chunk": "Tokens per chunk.",
+    "reasoning": "Send the first N tokens of an answer as reasoning.",
+    "usage": "When streams report usage: asked (as real servers do), late, running, or never.",
+    "opening": "Send the empty opening at once, before the first chunk is due.",
+    "slots": "Serve at most N requests at once; others wait their turn. [no limit]",
+    "slow_down": "Increase --itl in proportion while more than K streams run. [never]",
+    "fault": "Inject a fault, such as 'cut(1000)' or '5% status(429, retry_after=1)'; may be repeated.",
+    "seed": "Seed for whatever is random.",
+    "log": "Append a record of each request to this file of JSON lines.",
+    "json": "Print the address as a JSON object, and the figures as another at the end.",
 }
 
 
@@ -79,10 +79,10 @@ def serve(
     json: Annotated[bool, Option("--json", help=_HELP["json"])] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Serve answers with a known timing, and record what was sent when.
+    """Serve answers with known timing, and record when each chunk was sent.
 
-    It speaks OpenAI's chat completions, text completions and Responses, Anthropic's Messages and Gemini's
-    wire. GET /metrics and /metrics.json have the figures, POST /reset begins anew. Ctrl-C ends it.
+    The server speaks OpenAI's chat completions, text completions, and Responses, Anthropic's Messages, and
+    Gemini's wire format. GET /metrics and /metrics.json return figures; POST /reset clears them. Ctrl-C stops it.
     """
     try:
         if rate is not None and itl is not None:
@@ -157,10 +157,10 @@ def _show(figures: dict[str, Any]) -> None:
     """Print the figures as a table on stderr."""
     columns = ("count", "mean", "p50", "p90", "p99", "max")
     labels = {
-        "ttft": "first content",
-        "itl": "between contents",
-        "e2e": "whole answer",
-        "queue": "wait for a turn",
+        "ttft": "first chunk",
+        "itl": "between chunks",
+        "e2e": "complete answer",
+        "queue": "wait for a slot",
         "late": "sent late",
     }
     rows = []
@@ -179,7 +179,7 @@ def _show(figures: dict[str, Any]) -> None:
     print_rows(
         [
             ("requests", f"{total:,} ended" + (f": {what}" if what else "")),
-            ("sent", f"{figures['chunks']:,} contents · {tokens:,} tokens"),
-            ("CPU", f"{figures['cpu_seconds']:.1f} s · {per_chunk:.1f} µs for each content"),
+            ("sent", f"{figures['chunks']:,} chunks · {tokens:,} tokens"),
+            ("CPU", f"{figures['cpu_seconds']:.1f} s · {per_chunk:.1f} µs per chunk"),
         ]
     )

@@ -17,8 +17,8 @@ LEAST_LAG = 0.001
 SHARE_OF_FIGURE = 0.01
 """Share of a figure's median that the lag may have, if that is more than `LEAST_LAG`."""
 WORDS = {
-    "ttft_text": "TTFT of text",
-    "ttft_reasoning": "TTFT of reasoning",
+    "ttft_text": "TTFT (text)",
+    "ttft_reasoning": "TTFT (reasoning)",
     "itl_token": "ITL by token",
     "itl_max": "longest ITL",
     "e2e_stream": "end of stream",
@@ -310,24 +310,24 @@ def _allowed(median: float) -> float:
 
 def _verdict(audit: Audit, unreliable: dict[str, str]) -> str:
     lag = _lag(audit)
-    what = "turns of the event loop" if lag is audit.loop else "reads lagged by"
+    what = "event loop turns took" if lag is audit.loop else "reads lagged by"
     facts = [f"{what} p50 {_ms(lag.p50)}, p99 {_ms(lag.p99)}, max {_ms(lag.max)}"]
     for what, times in (("first", audit.lag_first), ("last", audit.lag_last)):
         if times is not None and times.worst > max(LEAST_LAG, lag.worst):
-            facts.append(f"{what} reads of answers by p99 {_ms(times.p99)}")
+            facts.append(f"{what} reads of answers lagged by p99 {_ms(times.p99)}")
     if audit.cpu_share is not None:
         facts.append(f"{audit.cpu_share:.0%} of a core")
     waited = audit.cpu_waited or 0.0
     if waited > WAITED * audit.seconds > 0:
         facts.append(f"waited for a CPU {waited / audit.seconds:.0%} of the time")
     if audit.stolen:
-        facts.append(f"the host took CPUs away for {audit.stolen:.2f} s")
+        facts.append(f"the host took CPU time away for {audit.stolen:.2f} s")
     if audit.late.worst > LEAST_LAG:
         facts.append(f"sent late by p99 {_ms(audit.late.p99)}")
     if "stalls" in unreliable.values() and (audit.loop.max or 0.0) > LEAST_LAG:
-        facts.append(f"the loop stood still for up to {_ms(audit.loop.max)}")
+        facts.append(f"the event loop stalled for up to {_ms(audit.loop.max)}")
     if audit.gc.longest > LEAST_LAG:
-        facts.append(f"longest pause for garbage {_ms(audit.gc.longest)}")
+        facts.append(f"longest garbage collection {_ms(audit.gc.longest)}")
     told = " · ".join(facts)
     return f"{limit_text(unreliable)}: {told}" if unreliable else f"the client kept up: {told}"
 
@@ -343,7 +343,7 @@ def limit_text(unreliable: Collection[str]) -> str:
             scheduled = name.endswith("_scheduled")
             names.append("times from schedule" if scheduled else WORDS.get(name, name.upper()))
     named = ", ".join(dict.fromkeys(names))
-    return f"the client may be the limit of {named} (try --processes, or a less busy machine)"
+    return f"the client may have limited {named} (try --processes or a less busy machine)"
 
 
 def _ms(seconds: float | None) -> str:

@@ -117,7 +117,7 @@ async def _address(process: trio.Process) -> str:
     try:
         found: str = msgspec.json.decode(line.partition(b"\n")[0])["base_url"]
     except (msgspec.DecodeError, KeyError, TypeError):
-        raise NullRunError("the server of the null run did not begin") from None
+        raise NullRunError("the server for the null run did not start") from None
     return found
 
 

@@ -85,7 +85,7 @@ def _comparison(
     loads = [load_text(msgspec.convert(points[0]["load"], Load)) for points in sides]
     notes = list(notes)
     if loads[0] != loads[1]:
-        notes.insert(0, f"these are different loads: {loads[0]} and {loads[1]}")
+        notes.insert(0, f"the loads differ: {loads[0]} and {loads[1]}")
     notes += _limited(base.name, sides[0]) + _limited(new.name, sides[1])
     paired = _paired(base, new, at)
     changes = [
@@ -122,7 +122,7 @@ def _limited(name: str, points: list[dict[str, Any]]) -> list[str]:
         if figure in (*LATENCIES, *RATES)
     }
     shown = [figure for figure in (*LATENCIES, *RATES) if figure in found]
-    return [f"the client may be the limit of {', '.join(shown)} in {name}"] if shown else []
+    return [f"the client may have limited {', '.join(shown)} in {name}"] if shown else []
 
 
 def _paired(base: Side, new: Side, at: tuple[list[int], list[int]]) -> Paired | None:
@@ -209,7 +209,7 @@ def _differences(base: Side, new: Side) -> list[str]:
             found.append(f"{name} differs: {one.get(name, '-')} and {two.get(name, '-')}")
     for side in (base, new):
         if any(_config(run) != _config(side.runs[0]) for run in side.runs):
-            found.append(f"the runs of {side.name} were not made with the same options")
+            found.append(f"the runs of {side.name} used different options")
     return found
 
 

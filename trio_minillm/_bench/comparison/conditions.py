@@ -48,7 +48,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
             bound *= change.base
         if not _OPERATORS[self.sign](change.new, bound):
             return None
-        times = "" if change.ratio is None else f", {change.ratio:.3g}x the base's"
+        times = "" if change.ratio is None else f", {change.ratio:.3g}x the base"
         return f"{self.text}: {self.name} is {value_text(change.new, self.name)}{times}"
 
 
@@ -59,14 +59,16 @@ def parse_condition(text: str) -> Condition:
     """
     found = _FORM.fullmatch(text.strip())
     if found is None:
-        raise ValueError(f'"{text}" is no condition such as "ttft.p99 > 1.1x" or "failed > 1%"')
+        raise ValueError(f'"{text}" is not a condition such as "ttft.p99 > 1.1x" or "failed > 1%"')
     name, sign, number, unit = found[1], found[2], float(found[3]), found[4] or ""
     if name not in names_of_figures():
-        raise ValueError(f'"{name}" is none of {", ".join(names_of_figures())}')
+        raise ValueError(f'"{name}" is not one of {", ".join(names_of_figures())}')
     if unit == "%" and name not in SHARES:
-        raise ValueError(f'"{text}": % is for {" and ".join(SHARES)}; write 1.1x for a tenth more')
+        raise ValueError(
+            f'"{text}": only {" and ".join(SHARES)} take %; write 1.1x for a tenth more'
+        )
     if unit in ("s", "ms") and "." not in name:
-        raise ValueError(f'"{text}": {name} is no time')
+        raise ValueError(f'"{text}": {name} is not a time')
     relative = unit == "x"
     bound = number if relative else number * _SCALES[unit]
     return Condition(text=text.strip(), name=name, sign=sign, bound=bound, relative=relative)

@@ -111,14 +111,14 @@ def _read(path: Path) -> Run:
     except OSError as exc:
         raise ResultError(f"{path}: {exc.strerror or exc}") from exc
     if len(data) > MAX_BYTES:
-        raise ResultError(f"{path}: is larger than any result")
+        raise ResultError(f"{path}: too large for a result")
     try:
         fields = msgspec.json.decode(data)
         if fields["schema"] != SCHEMA:
             raise ResultError(f"{path}: its schema is not {SCHEMA}")
         _check(fields["points"])
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise ResultError(f"{path}: is no result of trio-minillm bench --json") from None
+        raise ResultError(f"{path}: not a result of trio-minillm bench --json") from None
     if not fields["points"]:
         raise ResultError(f"{path}: nothing was measured")
     return Run(path=path, fields=fields)

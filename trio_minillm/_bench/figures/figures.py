@@ -19,21 +19,21 @@ from .spread import Spread, spread_of
 from .store import Store
 
 LATENCIES = {
-    "ttft": "time to the first content",
+    "ttft": "time to first token: to the first chunk of any kind",
     "ttft_text": "time to the first text",
     "ttft_reasoning": "time to the first reasoning",
-    "itl": "gap between two contents (inter-token latency, by chunk)",
-    "itl_token": "gap between two tokens: that between contents, shared by the tokens of the later one",
+    "itl": "inter-token latency, by chunk: gap between two chunks",
+    "itl_token": "gap between two tokens: the gap before a chunk, divided among its tokens",
     "itl_max": "longest gap of each answer",
-    "tpot": "time for each output token after the first content",
-    "e2e": "time to the last content",
+    "tpot": "time per output token after the first chunk",
+    "e2e": "end-to-end latency: time to the last chunk",
     "e2e_stream": "time to the end of the stream",
-    "ttft_scheduled": "time to the first content, from the scheduled start",
+    "ttft_scheduled": "time to the first chunk, from the scheduled start",
     "ttft_text_scheduled": "time to the first text, from the scheduled start",
     "ttft_reasoning_scheduled": "time to the first reasoning, from the scheduled start",
-    "e2e_scheduled": "time to the last content, from the scheduled start",
+    "e2e_scheduled": "time to the last chunk, from the scheduled start",
     "e2e_stream_scheduled": "time to the end of the stream, from the scheduled start",
-    "sending": "from the call to the request that is out: connection, key, and the client's own work",
+    "sending": "from the call until the request is sent: connection, key, and the client's own work",
     "late": "from the scheduled start to the call",
 }
 """The distributions that are made of whole answers, with their meaning. All are seconds."""

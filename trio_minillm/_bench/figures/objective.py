@@ -42,7 +42,7 @@ def parse_objective(text: str) -> Objective:
     found = _SHARE.fullmatch(text.strip())
     share = _number(found[1]) / 100 if found else math.nan
     if found is None or not 0 < share <= 1:
-        raise ValueError(f'"{text}" does not begin with a share such as 99%')
+        raise ValueError(f'"{text}" does not start with a share such as 99%')
     return Objective(share=share, limits=parse_limits(found[2]))
 
 
@@ -52,11 +52,13 @@ def parse_limits(text: str) -> dict[str, float]:
     for part in text.split(","):
         found = _LIMIT.fullmatch(part.strip().lower())
         if found is None:
-            hint = ": it is ttft<500ms here, with a unit" if ":" in part else ""
-            raise ValueError(f'"{part.strip()}" is no limit such as ttft<0.5s or tpot<50ms{hint}')
+            hint = "; write ttft<500ms, with a unit" if ":" in part else ""
+            raise ValueError(
+                f'"{part.strip()}" is not a limit such as ttft<0.5s or tpot<50ms{hint}'
+            )
         name, limit = found[1], _number(found[2]) * _SECONDS[found[3]]
         if name not in FIGURES:
-            raise ValueError(f'"{name}" is none of {", ".join(FIGURES)}')
+            raise ValueError(f'"{name}" is not one of {", ".join(FIGURES)}')
         if name in limits:
             raise ValueError(f"{name} has two limits")
         if not 0 < limit < math.inf:

@@ -20,7 +20,7 @@ from .record_files import RecordsError, read_records
 from .record_lines import Mark
 
 Seed = Annotated[int, msgspec.Meta(ge=0)]
-UNFINISHED = "the file of records ends before its run did"
+UNFINISHED = "the records end before the run did"
 """Note of a result whose run was killed, or is still going on."""
 
 
@@ -63,13 +63,13 @@ class _Maker:
     def add(self, number: int, record: Record) -> None:
         if number != self._number or self._kept is None:
             if number < len(self._points) + (self._kept is not None):
-                raise RecordsError(f"{self._path}: its loads are not in order")
+                raise RecordsError(f"{self._path}: the loads are out of order")
             self._begin(number)
             assert self._kept is not None
         try:
             self._kept.add(record)
         except KeyError:
-            raise RecordsError(f'{self._path}: there is no phase "{record.phase}"') from None
+            raise RecordsError(f'{self._path}: unknown phase "{record.phase}"') from None
         self._watch(number, record)
 
     def _begin(self, number: int) -> None:
@@ -80,7 +80,7 @@ class _Maker:
             self._number, self._kept = one, Kept(steady=steady, objective=self._objective())
             if one < number:
                 if ("load", one) not in self._marks:
-                    raise RecordsError(f"{self._path}: there is no load {one}")
+                    raise RecordsError(f"{self._path}: load {one} is missing")
                 self._finish()
 
     @property

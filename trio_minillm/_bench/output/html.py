@@ -88,18 +88,18 @@ def _verdict(page: Page) -> str:
     if not page.verdict:
         return ""
     lines = "".join(f"<li>{escape(line)}</li>" for line in page.verdict)
-    return f"<section><h2>Can it be believed?</h2><ul>{lines}</ul></section>\n"
+    return f"<section><h2>Can you trust the figures?</h2><ul>{lines}</ul></section>\n"
 
 
 def _load(
     number: int, point: Point, curves: Curves | None, result: Result, plots: list[Plot]
 ) -> str:
     alone = len(result.points) == 1
-    title = "Course" if alone else f"Load {number + 1}: {load_text(point.load)}"
+    title = "The run over time" if alone else f"Load {number + 1}: {load_text(point.load)}"
     inner = "" if alone else _table(table_of(point.figures, point.audit.unreliable))
     inner += _figures("", plots_of_load(point, curves), plots)
     if curves is None:
-        inner += "<p>Only the figures of this load were kept, not its curves.</p>"
+        inner += "<p>For this load, only the figures were kept.</p>"
     opened = " open" if number == len(result.points) - 1 else ""
     return f"<details{opened}><summary><h2>{escape(title)}</h2></summary>{inner}</details>\n"
 

@@ -1,4 +1,4 @@
-"""A result as a JSON object, whose form docs/benchmarks/bench.md describes."""
+"""A result as a JSON object, whose form docs/benchmarks/bench-output.md describes."""
 
 from __future__ import annotations
 

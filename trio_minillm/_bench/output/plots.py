@@ -78,7 +78,7 @@ def load_plots(result: Result) -> list[Plot]:
     """Return the times, the speed and the goodput by load, in the order of the loads."""
     points = sorted(result.points, key=_load_number)
     x = [_load_number(point) for point in points]
-    name = "Requests per second, offered" if isinstance(points[0].load, Open) else "Streams at once"
+    name = "Offered requests per second" if isinstance(points[0].load, Open) else "Streams at once"
     told = any(point.figures.tokens is not None for point in points)
     speed = "output_tokens" if told else "chunks"
     rates = [point.figures.rates.get(speed) for point in points]
@@ -92,17 +92,17 @@ def load_plots(result: Result) -> list[Plot]:
         )
 
     plots = [
-        plot("TTFT by load", "Time to the first content at each load.", ttft, "TTFT, ms"),
+        plot("TTFT by load", "Time to first token at each load.", ttft, "TTFT, ms"),
         plot(
-            "Speed by load",
-            "What all streams together bring, at each load.",
+            "Throughput by load",
+            "Throughput of all streams together at each load.",
             [_line(x, rates, "tokens/s" if told else "chunks/s", GREEN)],
             "output tokens/s" if told else "chunks/s",
         ),
     ]
     if any(point.figures.goodput is not None for point in points):
         shares = [_percent(point) for point in points]
-        about = "Share of the requests that kept the limits, at each load."
+        about = "Share of requests that met the limits at each load."
         data = [_line(x, shares, "goodput", GREEN)]
         plots.append(plot("Goodput by load", about, data, "good requests, %"))
     return plots
@@ -175,14 +175,14 @@ def _ecdf_plot(name: str, curves: list[tuple[str, tuple[list[float], list[float]
         for text, (values, shares) in curves
     ]
     title = NAMES[name]
-    layout = _layout(f"{title}, ms", "not above, %", yaxis={"range": [0, 101]})
+    layout = _layout(f"{title}, ms", "share up to this time, %", yaxis={"range": [0, 101]})
     layout["showlegend"] = len(curves) > 1
-    about = f"Share of the values of {title} that are not above a time (ECDF)."
+    about = f"Cumulative share of {title} values up to each time (ECDF)."
     most = max((values[-1] for _, (values, _) in curves if values), default=0.0)
     tail = max((_at(curve, TAIL) for _, curve in curves), default=0.0)
     if most > LONG_TAIL * tail > 0:
         layout["xaxis"]["range"] = [0, _ms(tail * 1.5)]
-        about += f" The longest, {seconds_text(most)}, is beyond the end of the axis."
+        about += f" The longest, {seconds_text(most)}, lies beyond the axis."
     return Plot(title=f"{title}: distribution", about=about, data=data, layout=layout)
 
 
@@ -225,8 +225,8 @@ def _series_plot(series: Series) -> Plot:
         }
         data += [{**trace, "yaxis": f"y{key}"} for trace in traces]
     layout["xaxis"]["anchor"] = "y3"
-    about = f"Streams, speed and requests in each {series.width:g} s."
-    return Plot(title="Course of the run", about=about, data=data, layout=layout, height=520)
+    about = f"Streams, throughput, and requests in each interval of {series.width:g} s."
+    return Plot(title="The run over time", about=about, data=data, layout=layout, height=520)
 
 
 def _start_plot(curves: Curves, series: Series | None) -> Plot:
@@ -249,15 +249,15 @@ def _start_plot(curves: Curves, series: Series | None) -> Plot:
             data.append(_line(middle, [_ms(value) for value in values], which, colour))
     layout = _layout("start, seconds since the first request", "TTFT, ms")
     layout["yaxis"]["rangemode"] = "tozero"
-    about = "Time to the first content of each request, by its start: a rise is a queue that grows."
+    about = "TTFT of each request by its start. A rise means that a queue grows."
     return Plot(title="TTFT by start", about=about, data=data, layout=layout)
 
 
 def _timeline(curves: Curves) -> Plot:
     parts: dict[str, tuple[str, list[tuple[float, float, int]]]] = {
         "queued": (GREY, []),
-        "first content": (ORANGE, []),
-        "decoding": (BLUE, []),
+        "waiting for first token": (ORANGE, []),
+        "streaming": (BLUE, []),
         "failed": (RED, []),
     }
     for row, stream in enumerate(curves.streams):
@@ -267,16 +267,16 @@ def _timeline(curves: Curves) -> Plot:
             parts["failed"][1].append((stream.sent, stream.ended, row))
             continue
         first = stream.ended if stream.first is None else stream.first
-        parts["first content"][1].append((stream.sent, first, row))
-        parts["decoding"][1].append((first, stream.ended, row))
+        parts["waiting for first token"][1].append((stream.sent, first, row))
+        parts["streaming"][1].append((first, stream.ended, row))
     rows = len(curves.streams)
     width = max(1, min(8, 400 // max(1, rows)))
     data = [_bars(name, colour, bars, width) for name, (colour, bars) in parts.items() if bars]
     layout = _layout("seconds since the first request", "request")
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
-    about = "When each request waited, had its first content, and went on to its end."
+    about = "When each request was queued, waited for its first token, and streamed its answer."
     if curves.streams_of > rows:
-        about += f" A random sample of {rows:,} of {curves.streams_of:,} requests."
+        about += f" Random sample: {rows:,} of {curves.streams_of:,} requests."
     return Plot(title="Timeline", about=about, data=data, layout=layout, height=520)
 
 

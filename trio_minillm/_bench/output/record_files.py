@@ -215,15 +215,15 @@ def _read_lines(path: Path) -> Iterator[Mark | tuple[int, Record]]:
         except EOFError:  # the end of a compressed file is missing: it was killed
             pass
         except (ValueError, zlib.error) as exc:
-            raise RecordsError(f"{path}: line {number} is no record: {exc}") from None
+            raise RecordsError(f"{path}: line {number} is not a record: {exc}") from None
     if not first:
-        raise RecordsError(f"{path}: is empty, or ends in its first line")
+        raise RecordsError(f"{path}: empty, or ends within its first line")
 
 
 def _check(path: Path, first: Mark | tuple[int, Record]) -> None:
     schema = first.fields.get("schema") if isinstance(first, Mark) else None
     if schema != SCHEMA:
-        raise RecordsError(f"{path}: is no file of records of trio-minillm bench")
+        raise RecordsError(f"{path}: not a file of records from trio-minillm bench")
 
 
 def _read_table(path: Path) -> Iterator[Mark | tuple[int, Record]]:

@@ -30,7 +30,7 @@ NAMES = {
     "ttft_reasoning_scheduled": "TTFT, reasoning, from schedule",
     "e2e_scheduled": "E2E from schedule",
     "e2e_stream_scheduled": "E2E, end of stream, from schedule",
-    "sending": "until sent",
+    "sending": "time to send",
     "late": "sent late",
 }
 """Names of the distributions in the table."""
@@ -178,7 +178,7 @@ def _judgements(point: Point) -> list[tuple[str, str]]:
 def _steady_text(steady: Steady) -> str:
     within = seconds_text((steady.end or 0.0) - (steady.begin or 0.0))
     ends = f"{seconds_text(steady.before)} before it and {seconds_text(steady.after)} after it"
-    return f"{within}, without {ends} · {steady.cut:,} requests cut off"
+    return f"{within}, without {ends} · {steady.cut:,} requests left out"
 
 
 def found_text(found: dict[str, Any]) -> str:
@@ -189,11 +189,7 @@ def found_text(found: dict[str, Any]) -> str:
         text = f"no {over} meets {objective}"
     else:
         text = f"{over} {_rate_text(load)} meets {objective}"
-        text += (
-            "; none was found that does not"
-            if beyond is None
-            else f"; {_rate_text(beyond)} does not"
-        )
+        text += "; no higher load failed" if beyond is None else f"; {_rate_text(beyond)} does not"
     return text + (f" · incomplete: {found['incomplete']}" if found["incomplete"] else "")
 
 
@@ -223,7 +219,7 @@ def rate_text(figures: Figures, name: str) -> str:
 
 def _tokens_text(figures: Figures) -> str:
     if (tokens := figures.tokens) is None:
-        return "unknown: no answer came with its usage"
+        return "unknown: no answer reported usage"
     text = f"{tokens['output_tokens']:,} out · {rate_text(figures, 'output_tokens')}/s"
     if tokens["reasoning_tokens"]:
         text += f" ({tokens['reasoning_tokens']:,} of them reasoning)"
@@ -276,7 +272,7 @@ def load_text(load: Load) -> str:
         return f"{_rate_text(load.rate)}/s"
     if isinstance(load, Ramp):
         return f"{_rate_text(load.first)}/s to {_rate_text(load.last)}/s"
-    return f"trace of {len(load.offsets):,}"
+    return f"trace of {len(load.offsets):,} requests"
 
 
 def _rate_text(rate: float) -> str:

@@ -61,27 +61,27 @@ class Collected:
         """Keep a prompt. Raises `PromptError` beyond a bound."""
         self.size += size_of(prompt)
         if len(self.prompts) >= MAX_PROMPTS:
-            raise PromptError(f"there are more than {MAX_PROMPTS:,} prompts{_HINT}")
+            raise PromptError(f"more than {MAX_PROMPTS:,} prompts{_HINT}")
         if self.size > MAX_PROMPT_BYTES:
-            raise PromptError(f"the prompts have more than {MAX_PROMPT_BYTES >> 20} MiB{_HINT}")
+            raise PromptError(f"more than {MAX_PROMPT_BYTES >> 20} MiB of prompts{_HINT}")
         self.prompts.append(prompt)
 
     def add_shape(self, shape: Shape) -> None:
         """Keep the lengths of a prompt. Raises `PromptError` beyond the bound."""
         if len(self.shapes) >= MAX_PROMPTS:
-            raise PromptError(f"there are more than {MAX_PROMPTS:,} lengths{_HINT}")
+            raise PromptError(f"more than {MAX_PROMPTS:,} lengths{_HINT}")
         self.shapes.append(shape)
 
     def check(self) -> None:
         """Raise `PromptError` if there is nothing to send, or if some is given and some to be made."""
         kinds = bool(self.prompts), bool(self.shapes), bool(self.recordings)
         if not any(kinds):
-            raise PromptError("there is no prompt")
+            raise PromptError("no prompts found")
         if sum(kinds) > 1:
-            raise PromptError("prompts, lengths and recordings can't go together")
+            raise PromptError("prompts, lengths, and recordings can't be mixed")
 
 
-_HINT = "; --requests N reads the first N alone"
+_HINT = "; --requests N reads only the first N"
 
 
 def size_of(prompt: Prompt) -> int:

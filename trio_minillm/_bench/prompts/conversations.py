@@ -61,7 +61,7 @@ def conversation_of(
 def _said(field: str, given: Any) -> list[tuple[str, str]]:
     """Return the role and the text of each part of a conversation that has one."""
     if not isinstance(given, list):
-        raise ValueError(f"{field} are not a list")
+        raise ValueError(f"{field} is not a list")
     said = []
     for number, part in enumerate(given):
         if not isinstance(part, dict):
@@ -69,7 +69,7 @@ def _said(field: str, given: Any) -> list[tuple[str, str]]:
         name, text = part.get("from", part.get("role")), part.get("value", part.get("content"))
         role = _ROLES.get(name) if isinstance(name, str) else None
         if not isinstance(text, str):
-            raise ValueError(f"{field}[{number}] has no text as its value")
+            raise ValueError(f"{field}[{number}] has no text")
         if role is not None and text.strip():  # others are tools and the like
             said.append((role, text))
     return said

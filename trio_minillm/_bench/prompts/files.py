@@ -82,7 +82,7 @@ def read_prompts(path: Path, reading: Reading) -> Collected:
         files = [path]
         if not path.is_file():
             path.stat()  # raises if there is no such file
-            raise PromptError(f"{path}: not a regular file: its beginning is read twice")
+            raise PromptError(f"{path}: not a regular file; prompts can't come from a pipe")
     reader = _Reader(reading)
     for file in files:
         if found.full:
@@ -138,7 +138,7 @@ class _Reader:
             return
         if form == "text":
             if self._columns is not None:
-                raise PromptError("a file of text has no columns")
+                raise PromptError("a text file has no columns")
             for text in _lines(path):
                 self._keep(Prompt(messages=text), found)
                 if found.full:
@@ -162,7 +162,7 @@ class _Reader:
         """Return what a dataset whose columns were not named needs, for the end of an error."""
         if self._columns is not None or isinstance(row, str) or not row.keys().isdisjoint(_OURS):
             return ""
-        return "; --prompt-column names the column that holds the prompt"
+        return "; name the column with the prompt with --prompt-column"
 
     def _take(self, number: int, row: dict[str, Any] | str, found: Collected) -> None:
         """Keep what a row stands for. Raises ``ValueError``."""
@@ -199,9 +199,9 @@ def _shape_of(row: Mapping[str, Any]) -> Shape:
     tokens, output, ids = row[_LENGTH], row.get("output_length"), row.get("hash_ids") or []
     numbers = [tokens, *([] if output is None else [output])]
     if not all(type(n) is int and 0 < n <= MAX_TOKENS for n in numbers):
-        raise ValueError(f"lengths are whole numbers of tokens, from 1 to {MAX_TOKENS:,}")
+        raise ValueError(f"lengths must be whole numbers of tokens, from 1 to {MAX_TOKENS:,}")
     if not isinstance(ids, list) or not all(type(n) is int for n in ids):
-        raise ValueError("hash_ids are not a list of numbers")
+        raise ValueError("hash_ids must be a list of whole numbers")
     return Shape(tokens=tokens, output=output, blocks=tuple(ids))
 
 
@@ -227,7 +227,7 @@ def _prompt_of(request: BatchRequest, reading: Reading) -> Prompt:
     if request.extra:
         own["extra"] = dict(request.extra)
     if reading.unique and not any(isinstance(part, TextPart) for part in messages[0].parts):
-        raise ValueError("a beginning of its own needs a first message with text")
+        raise ValueError("--unique needs a first message with text")
     return Prompt(messages=_as_text(messages) or messages, params=own)
 
 
@@ -263,12 +263,14 @@ def _items(path: Path) -> Iterator[Row]:
         while piece := file.read(1 << 20):
             pieces += piece
             if len(pieces) > MAX_ARRAY:
-                raise PromptError(f"longer than {MAX_ARRAY >> 20:,} MiB; JSON lines have no bound")
+                raise PromptError(
+                    f"longer than {MAX_ARRAY >> 20:,} MiB; use JSON lines, which have no limit"
+                )
     text = bytes(pieces).removeprefix(b"\xef\xbb\xbf")
     try:
         items = msgspec.json.decode(text, type=list[msgspec.Raw])
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        raise PromptError("neither JSON lines nor one JSON array") from None
+        raise PromptError("neither JSON lines nor a JSON array") from None
     decode = msgspec.json.Decoder(dict[str, Any]).decode
     for number, item in enumerate(items, 1):
         try:

@@ -64,7 +64,7 @@ async def made_for(
     plain = plan.system is None and "response_format" not in plan.params
     if encoding is not None and plain and host_of(model.base_url) == "api.openai.com":
         count = counter(encoding, model.name)
-        fit = fit_of(lambda text: count(text) + _CHAT_AROUND, f"counted by tiktoken in {encoding}")
+        fit = fit_of(lambda text: count(text) + _CHAT_AROUND, f"counted by tiktoken ({encoding})")
     else:
         fit = await _probed(client, model, plan)
     made = await trio.to_thread.run_sync(make_prompts, wanted, fit, abandon_on_cancel=True)
@@ -91,9 +91,13 @@ def fit_of(count: Count, how: str) -> Fit:
 def _line(few: int | None, many: int | None, how: str, count: Count | None = None) -> Fit:
     """Return the line through two counts; a word is a token where there is none."""
     if few is None or many is None:
-        return Fit(how="not counted: the server tells no prompt tokens; a word counts as a token")
+        return Fit(
+            how="not counted: the server reports no prompt tokens, so a word counts as a token"
+        )
     if many <= few:
-        return Fit(how="not counted: the server's counts don't grow with the prompt")
+        return Fit(
+            how="not counted: the server's counts do not grow with the prompt, so a word counts as a token"
+        )
     each = (many - few) / (MANY - FEW)
     return Fit(each=each, around=few - each * FEW, how=how, count=count)
 
@@ -142,7 +146,7 @@ async def _probed(client: Client, model: Model, plan: Plan) -> Fit:
         usage = response.usage
         found.append(None if usage is None else usage.prompt_tokens)
     few, many = found
-    return _line(few, many, "fitted to the usage of two probes")
+    return _line(few, many, "estimated from the usage of two short requests")
 
 
 def described(wanted: Synthetic, fit: Fit) -> dict[str, Any]:

@@ -51,7 +51,7 @@ async def recorded_shapes(path: Path) -> list[Shape]:
         if usage is not None and usage.prompt_tokens and usage.completion_tokens:
             found.append(Shape(tokens=usage.prompt_tokens, output=usage.completion_tokens))
     if not found:
-        raise PromptError(f"{path}: no answer in this recording tells the tokens of its prompt")
+        raise PromptError(f"{path}: no answer in this recording reports prompt tokens")
     return found
 
 

@@ -30,7 +30,7 @@ class SizesTold:
             return []
         mean, wanted = self._told / self._count, self._wanted / self._count
         if not self._worst:
-            return [f"prompts had the tokens that were wanted: {wanted:,.1f} in the mean"]
-        apart = f"apart: {self._apart / self._count:,.1f} in the mean, {self._worst:,} at most"
-        told = f"prompts had {mean:,.1f} tokens in the mean, and {wanted:,.1f} were wanted"
+            return [f"prompts had the requested length: {wanted:,.1f} tokens on average"]
+        apart = f"off by {self._apart / self._count:,.1f} on average, {self._worst:,} at most"
+        told = f"prompts had {mean:,.1f} tokens on average instead of {wanted:,.1f}"
         return [f"{told} ({apart})"]

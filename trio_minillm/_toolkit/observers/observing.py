@@ -94,7 +94,9 @@ class Observer(Protocol):
     An exception is logged once for each method, and does not affect the answer.
 
     If an observer has the attribute ``wants_content = True``, it receives the messages of each
-    attempt, which are held until the attempt ends.
+    attempt, which are held until the attempt ends. If it has ``wants_http = True``, it receives the
+    request and the response as HTTP has them: method, status, headers without secrets, and the names
+    and sizes of the body's fields.
     """
 
     def attempt_began(self, attempt: ObservedAttempt) -> None:
