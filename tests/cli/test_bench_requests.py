@@ -259,7 +259,10 @@ def test_turns_of_a_file_of_conversations(endpoint: Endpoint, tmp_path: Path) ->
     found = measured(endpoint, "--prompts", str(path), *args)
     assert asked(endpoint) == [["Hi"], ["Hi", "Hello.", "Sing"]]
     assert [body["max_tokens"] for body in endpoint.requests] == [10, 2]
-    assert "recorded answers were counted as 4 characters a token" in found["points"][0]["notes"]
+    assert (
+        "the tokens of recorded answers were estimated at 4 characters each"
+        in found["points"][0]["notes"]
+    )
 
 
 def counting(endpoint: Endpoint, around: int = 5) -> None:
