@@ -17,4 +17,6 @@ def main() -> None:
             raise
         sys.stderr.write(f"{exc.name} is not installed: pip install 'trio-minillm[cli]'\n")
         raise SystemExit(2) from None
+    except KeyboardInterrupt:  # Ctrl-C before anything is there that could respond to it
+        raise SystemExit(130) from None
     run()
