@@ -597,9 +597,14 @@ def test_the_tree_of_errors_is_the_code_s() -> None:
     assert shown == {(e.__name__, e.__base__.__name__) for e in errors}
 
 
-@pytest.mark.parametrize(("first", "options"), [("clock", llm.Timeouts), ("field", llm.Retry)])
-def test_the_defaults_of_clocks_and_retries_are_the_code_s(first: str, options: Any) -> None:
-    shown = {code(name)[0]: default.split()[0] for name, default, *_ in table("clocks.md", first)}
+@pytest.mark.parametrize(
+    ("page", "first", "options"),
+    [("clocks.md", "clock", llm.Timeouts), ("retries.md", "field", llm.Retry)],
+)
+def test_the_defaults_of_clocks_and_retries_are_the_code_s(
+    page: str, first: str, options: Any
+) -> None:
+    shown = {code(name)[0]: default.split()[0] for name, default, *_ in table(page, first)}
     defaults = dict(zip(options.__struct_fields__, options.__struct_defaults__, strict=True))
     assert defaults.pop("total", None) in (None, llm.Timeouts().total)
     shown_total = shown.pop("total", "none")
@@ -613,10 +618,10 @@ def test_the_options_of_calls_and_local_models_are_the_code_s() -> None:
         return {p.name for p in found if p.kind is p.KEYWORD_ONLY}
 
     shown = {
-        name.partition("=")[0] for cell, _ in table("streaming.md", "option") for name in code(cell)
+        name.partition("=")[0] for cell, _ in table("streams.md", "option") for name in code(cell)
     }
     assert shown == keywords(llm.Client.stream)
-    rows = table("local.md", "option")
+    rows = table("local-models.md", "option")
     assert {code(name)[0] for name, *_ in rows} == keywords(llm.open_local_model)
     for name, default, _ in rows:
         given = inspect.signature(llm.open_local_model).parameters[code(name)[0]].default
@@ -632,7 +637,7 @@ def test_the_counts_of_usage_are_the_code_s() -> None:
 
 def test_the_rates_of_a_price_are_the_code_s() -> None:
     shown = {}
-    for names, _, wider in table("costs.md", "rate"):
+    for names, _, wider in table("prices.md", "rate"):
         for name in code(names):
             shown[name] = "".join(code(wider))
     assert shown == {"input": "", "output": "", "web_search": "", **WIDER}
@@ -641,7 +646,7 @@ def test_the_rates_of_a_price_are_the_code_s() -> None:
 
 
 def test_the_sums_of_a_ledger_are_the_code_s() -> None:
-    shown = [name for cell, _ in table("costs.md", "property") for name in code(cell)]
+    shown = [name for cell, _ in table("ledger.md", "property") for name in code(cell)]
     properties = {n for n, member in vars(llm.Ledger).items() if isinstance(member, property)}
     assert sorted(shown) == sorted({*properties, "by_meta(key)"})
 
@@ -660,7 +665,7 @@ HOW_ATTEMPTS_END: dict[str, list[Any]] = {
 @pytest.mark.parametrize("how", HOW_ATTEMPTS_END)
 @pytest.mark.parametrize("usage", ["no usage", "provisional usage"])
 @pytest.mark.parametrize("priced", [True, False], ids=["priced", "unpriced"])
-async def test_the_table_of_what_is_booked_is_the_code_s(
+async def test_the_table_of_what_is_counted_is_the_code_s(
     how: str, usage: str, priced: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
     (row,) = (r for r in table("costs.md", "attempt") if re.match(rf"{how}\b", r[0]))

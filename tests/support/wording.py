@@ -38,6 +38,8 @@ INSTEAD: Final = {
     r"\bhave to be asked\b": "need a lookup",
     r"\bin (?:his|her) own way\b": "differently",
     r"\boddit(?:y|ies)\b": "quirk",
+    r"\bwhoever\b": "anyone who, you",
+    r"\bat hand\b": "available",
 }
 """What a native reader stumbles over, as patterns, and what to say instead."""
 

@@ -285,7 +285,7 @@ async def test_memory_and_sockets_show_the_same(name, mock_clock):
 
 
 def test_the_page_names_every_fault():
-    page = doc("testing.md").read_text()
+    page = doc("faults.md").read_text()
     table = page.partition("\n| fault | what happens |\n")[2].partition("\n\n")[0]
     cells = re.findall(r"(?m)^\| (.+?) \|", table)
     named = {name for cell in cells for name in re.findall(r"`(\w+)\(", cell)}
