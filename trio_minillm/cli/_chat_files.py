@@ -88,8 +88,8 @@ _AFTER = ".,;:!?)]}'\""
 def mentioned(text: str) -> tuple[str, list[Path]]:
     r"""Return a text with names in place of ``@PATH`` and ``@"PATH"``, and the paths.
 
-    A path begins behind a space or at the beginning of a line, so that an address of mail is none.
-    ``\@`` stands for the sign itself.
+    A path follows a space or begins a line, so that a mail address is none. ``\@`` stands for the sign
+    itself.
     """
     paths: list[Path] = []
 
@@ -107,7 +107,7 @@ def mentioned(text: str) -> tuple[str, list[Path]]:
 
 
 def _bare_path(word: str) -> tuple[Path, str]:
-    """Return the path at the beginning of a word, and the marks behind it."""
+    """Return the path that a word begins with, and the marks after it."""
     path, cut = _path_of(word), word.rstrip(_AFTER)
     if cut in ("", word) or os.path.lexists(path):
         return path, ""

@@ -1,8 +1,8 @@
 """Trio's loop in a thread of its own, and signals in the main one: the two sides of a conversation.
 
-A line is read by the main thread, because only there a signal ends the reading, and readline leaves the
-terminal as it was. Meanwhile Trio goes on elsewhere: connections, a local model, and questions what an
-answer cost live through it.
+The main thread reads lines, because only there a signal ends `input`, and readline then leaves the
+terminal as it was. Trio runs on in the other thread meanwhile, so that nothing waits for the user:
+connections, a local model, and lookups of what an answer cost.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -26,8 +25,7 @@ from ._chat_answer import LOCAL_CONTEXT, Ask, Interrupt, stream_answer
 from ._output import ENDING_SIGNALS, Answer, Misuse, OutputError
 
 SIGNALS_ENOUGH = 3
-"""Signals in one piece of work after which the program ends at once: something hangs."""
-
+"""Signals since the last prompt after which the program ends at once: something hangs."""
 
 T = TypeVar("T")
 
@@ -251,7 +249,7 @@ async def _answer(client: llm.Client, model: llm.Model, job: _Request) -> None:
         answer.interrupted = signal.SIGINT
         return
     async with trio.open_nursery() as nursery:
-        job.on_stop = partial(nursery.start_soon, interrupt.end, signal.SIGINT)
+        job.on_stop = lambda: nursery.start_soon(interrupt.end, signal.SIGINT)
         with interrupt.scope:
             try:
                 await stream_answer(client, model, job.ask, job.messages, answer, interrupt)

@@ -144,7 +144,7 @@ class Talk:
         self.stage.answer(ask, self._kept.messages(prompt), answer)
         self._stopped = answer.interrupted is not None
         if self._stopped and ask.quiet:
-            say("\n")  # behind the ^C of the terminal
+            say("\n")  # after the ^C that the terminal shows
         finish(answer, ask.mode, ask.quiet, self._chosen.variable)
         if isinstance(answer.error, OutputError):
             raise answer.error
