@@ -155,6 +155,9 @@ def typing(session: nox.Session) -> None:
     program.write_text(f"# pyright: strict\n{source}", encoding="utf-8")
     session.run("mypy", "--strict", str(program))
     session.run("pyright", str(program))
+    promised = map(str, sorted(Path("tests", "typing").glob("*.py")))
+    python = str(Path(session.bin) / "python")
+    session.run("pyrefly", "check", f"--python-interpreter-path={python}", str(program), *promised)
 
 
 @nox.session
@@ -315,8 +318,33 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
-def build(session: nox.Session) -> None:
-    """Build the distributions and check them."""
-    session.install(*group("build"))
-    session.run("python", "-m", "build", "--outdir", "dist")
-    session.run("twine", "check", "--strict", *map(str, Path("dist").glob("*")))
+def release(session: nox.Session) -> None:
+    """Make a release: build, check, try the wheel, write the list of parts, date the changelog, tag.
+
+    ``-- --dry-run`` changes nothing in the repository. The tag is pushed by hand, and publishes.
+    """
+    dry = "--dry-run" in session.posargs
+    session.install(*group("release"))
+    if not dry:
+        session.run("python", ".ci/release.py", "check")
+    out = Path("dist")
+    shutil.rmtree(out, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(out))
+    files = sorted(map(str, out.iterdir()))
+    session.run("twine", "check", "--strict", *files)
+    wheels = (name for name in files if name.endswith(".whl"))
+    session.run("check-wheel-contents", "--ignore=W009", *wheels)  # pytest's plugin stands beside
+    clean = Path(session.create_tmp()).resolve() / "clean"
+    session.run("python", "-m", "venv", "--clear", str(clean))
+    python = str(clean / "bin" / "python")
+    for name in files:  # the wheel, and a wheel that is built from the sdist
+        pip = (python, "-m", "pip", "install", "--quiet", "--force-reinstall")
+        session.run(*pip, f"{name}[cli]", external=True)
+        session.run(python, "-P", "-m", "trio_minillm.cli", "--version", external=True)
+    bom = str(out / "trio-minillm.cdx.json")
+    session.run(
+        "cyclonedx-py", "environment", python, "--pyproject=pyproject.toml", f"--output-file={bom}"
+    )
+    session.run("python", ".ci/release.py", "notes", str(out / "notes.md"))
+    if not dry:
+        session.run("python", ".ci/release.py", "tag")

@@ -27,7 +27,7 @@ import trio.testing
 import trio_minillm as llm
 from trio_minillm import testing
 
-PAGE = Path(__file__).parent.parent / "docs" / "second-model.md"
+PAGE = Path(__file__).parent.parent / "docs" / "streaming" / "second-model.md"
 BEGIN, END = "<!-- benchmarks/hedging.py -->\n", "<!-- end -->\n"
 REQUESTS = 2_000
 WHOLE, PROMPT = 0.001, 0.0004

@@ -620,7 +620,7 @@ def test_the_options_of_calls_and_local_models_are_the_code_s() -> None:
     shown = {
         name.partition("=")[0] for cell, _ in table("streams.md", "option") for name in code(cell)
     }
-    assert shown == keywords(llm.Client.stream)
+    assert shown == keywords(llm.Client.stream) - PARAM_NAMES
     rows = table("local-models.md", "option")
     assert {code(name)[0] for name, *_ in rows} == keywords(llm.open_local_model)
     for name, default, _ in rows:

@@ -176,3 +176,14 @@ def test_in_ipython() -> None:
     assert "this is asyncio" in ran.stdout
     assert "%autoawait trio" in ran.stdout
     assert "SAID Rivers carry salt." in ran.stdout, ran.stdout + ran.stderr
+
+
+def test_ipython_completes_the_parameters_of_a_call() -> None:
+    completer = pytest.importorskip("IPython.core.completer", reason="IPython is not installed")
+    client = object.__new__(llm.Client)
+    found = completer.IPCompleter(namespace={"client": client, "model": None})
+    found.use_jedi = False
+    for call in ("client.stream(model, 'Why?', max_t", "client.complete(model, 'Why?', max_t"):
+        with completer.provisionalcompleter():
+            matches = {match.text for match in found.completions(call, len(call))}
+        assert "max_tokens=" in matches

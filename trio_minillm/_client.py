@@ -36,7 +36,7 @@ from ._toolkit.streams import TrackedStream
 from ._types.checks import check_option
 from ._types.cost import TokenPrice
 from ._types.options import BOUNDS, Bounds, Limits, Retry, Timeouts
-from ._types.params import Params, PlainParams
+from ._types.params import Params, PlainParams, show_params
 from ._types.response import CompletionResponse
 from ._types.value_type import Asked
 from .providers import Model
@@ -122,6 +122,7 @@ class Client:
             notifier=self._notifier if connect is None else None,
         )
 
+    @show_params
     def stream(
         self,
         model: Model | ModelChoice,
@@ -216,6 +217,7 @@ class Client:
         **params: Unpack[Params],
     ) -> CompletionResponse: ...
 
+    @show_params
     async def complete(
         self,
         model: Model | ModelChoice,
@@ -282,6 +284,7 @@ class Client:
         del messages, extra, headers, params  # what prints variables must not show them
         return await asking.complete()
 
+    @show_params
     def run_tools(
         self,
         model: Model | ModelChoice,

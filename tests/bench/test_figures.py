@@ -287,6 +287,13 @@ def test_the_course_of_a_run() -> None:
     assert found.ttft_p99[1:] == [None, None]
 
 
+def test_the_course_of_an_answer_that_ended_before_it_was_sent() -> None:
+    """The clocks of a machine were set, or a file of records says so: it is one bin."""
+    found = figures_of([record_of(10.0, stamps=[9.0], ended=9.5)]).series
+    assert found is not None
+    assert (found.started, found.ended) == ([1], [1])
+
+
 @pytest.mark.parametrize(("seconds", "width"), [(599, 1), (600, 2), (3500, 10), (10**6, 1800)])
 def test_long_runs_have_wide_bins(seconds: float, width: float) -> None:
     store = Store()

@@ -10,8 +10,10 @@ import trio
 
 import trio_minillm as llm
 from trio_minillm._bench.plan import Plan
+from trio_minillm._bench.prompts.prompt import Prompt
 from trio_minillm._bench.record import Record, clock_offset
 from trio_minillm._bench.sender import Sender, failure_of
+from trio_minillm.testing import ScriptedTransport, openai_events, reply
 
 
 async def test_a_request_was_out_before_its_answer_came(autojump_clock: Any) -> None:
@@ -69,3 +71,19 @@ async def test_another_process_between_the_clocks_does_not_move_the_offset(
     monkeypatch.setattr("trio_minillm._bench.record.time.perf_counter", lambda: clock(0.0))
     monkeypatch.setattr(trio, "current_time", lambda: clock(-30.0))
     assert 0 <= clock_offset() - 30.0 < 1e-6
+
+
+async def test_no_content_is_older_than_the_call_or_the_one_before(autojump_clock: Any) -> None:
+    lags = iter([60.0, 0.0, 60.0])
+    events = openai_events("a", "b", "c")
+    transport = ScriptedTransport(reply(*(step for event in events for step in (0.1, event))))
+    async with llm.open_client(transport=transport) as client:
+        model = llm.compatible("m", base_url="http://test.invalid/v1")
+        sender = Sender(client, model, Plan(prompts=()))
+        sender.lag_at = lambda at: next(lags, 0.0)
+        record = Record(number=0, scheduled=0.0, sent=0.0, ended=0.0)
+        await sender.send(Prompt(messages="x"), record)
+    assert record.outcome == "finished"
+    assert record.stamps[0] == record.called
+    assert record.stamps[2] == record.stamps[1] > record.called
+    assert record.ended >= record.stamps[2]

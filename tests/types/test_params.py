@@ -655,3 +655,16 @@ def test_names_that_are_all_known():
         TypeError, match=r"unknown parameter: temprature .*did you mean temperature"
     ):
         check_names(["temprature"])
+
+
+@pytest.mark.parametrize(
+    "call", [llm.Client.stream, llm.Client.complete, llm.Client.run_tools, llm.estimate]
+)
+def test_the_signature_of_a_call_has_its_parameters(call: Callable[..., Any]) -> None:
+    """Notebooks complete from it what type checkers know from the annotation."""
+    shown = inspect.signature(call).parameters
+    assert shown.keys() >= PARAM_NAMES
+    assert all(one.kind is not inspect.Parameter.VAR_KEYWORD for one in shown.values())
+    assert shown["max_tokens"].annotation == "int | None"
+    assert shown["max_tokens"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert next(iter(shown)) in ("self", "model")

@@ -31,7 +31,7 @@ from .._types.messages import (
 )
 from .._types.money import add, scaled, times
 from .._types.openai_messages import messages_of
-from .._types.params import Params
+from .._types.params import Params, show_params
 from ..providers import Model
 from ..providers._base import host_of
 from ..providers._charged import asked_of
@@ -105,6 +105,7 @@ class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+@show_params
 def estimate(
     model: Model,
     messages: Messages,

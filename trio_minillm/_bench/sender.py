@@ -106,11 +106,10 @@ class Sender:
                     self._moved(0, made)
                 continue
             read = chunk.received_at + offset
-            at = read - self.lag_at(read)
+            # Clocks that were set meanwhile can't make a content older than the one before, or the call.
+            at = max(read - self.lag_at(read), stamps[-1] if stamps else record.sent)
             if not stamps:
                 record.lag = read - at
-            elif at < stamps[-1]:
-                at = stamps[-1]
             stamps.append(at)
             if chunk.usage is not None and len(counts) == len(stamps) - 1:
                 counts.append(tokens)

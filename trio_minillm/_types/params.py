@@ -6,11 +6,12 @@ that a wire format does not have is an error there, never silently dropped.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import NoneType, UnionType
-from typing import Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypedDict, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -121,41 +122,73 @@ class PlainParams(TypedDict, total=False):
 
     # In every wire format, or most of them
     max_tokens: int | None
+    """The most tokens of the answer. Reasoning counts where the wire format counts it."""
     temperature: float | None
+    """The randomness of the answer: 0 for the most likely tokens, 1 is usual."""
     top_p: float | None
+    """The share of probability, from 0 to 1, from which each token is drawn."""
     top_k: int | None
+    """The number of likeliest tokens from which each token is drawn."""
     stop: str | Sequence[str] | None
+    """The texts before which generation stops. They are not in the answer."""
     seed: int | None
+    """A number that makes answers repeatable, as far as the server can."""
     tools: Sequence[Tool | type | Callable[..., Any] | Mapping[str, Any]] | None
+    """The functions that the model may call: `Tool`, Python functions, types, or the provider's own
+    mappings."""
     tool_choice: str | Tool | type | Callable[..., Any] | Mapping[str, Any] | None
     """``auto``, ``none``, ``required``, one of ``tools`` or its name, or the provider's own mapping."""
     parallel_tool_calls: bool | None
+    """True if the model may call several tools in one answer."""
     reasoning: Reasoning | str | int | bool | None
+    """The amount of reasoning before the answer: an effort (``"low"``), a budget in tokens, True or
+    False, or `Reasoning`."""
     user: str | None
+    """An id of the end user, for the provider's checks against abuse."""
     metadata: Mapping[str, str] | None
+    """Names and values that the provider keeps with the request."""
     service_tier: str | None
+    """The provider's class of service (``"flex"``, ``"priority"`` …), which sets speed and price."""
     cache: CacheHint
     """A cache breakpoint after the last block that can be cached (Anthropic, OpenRouter)."""
 
     # OpenAI and most servers that speak its format
     frequency_penalty: float | None
+    """A penalty, from -2 to 2, for tokens by how often they have occurred."""
     presence_penalty: float | None
+    """A penalty, from -2 to 2, for tokens that have occurred at all."""
     logit_bias: Mapping[str, float] | None
+    """Numbers to add to the logits of tokens, by the tokens' ids."""
     logprobs: bool | None
+    """True for the log probabilities of tokens, in chunks and in the response."""
     top_logprobs: int | None
+    """The number of likeliest tokens at each place that ``logprobs`` includes."""
     n: int | None
+    """The number of answers to ask for. The response has them as `CompletionResponse.choices`."""
     verbosity: str | None
+    """The length of the answer: ``"low"``, ``"medium"`` or ``"high"``."""
     prediction: str | Mapping[str, Any] | None
+    """Text that the answer will probably contain, which makes it faster."""
     modalities: Sequence[str] | None
+    """The kinds of output: ``["text", "audio"]``, ``["text", "image"]``."""
     audio: Mapping[str, Any] | None
+    """The voice and the format of spoken output."""
     store: bool | None
+    """True if the provider is to keep the answer."""
     moderation: Mapping[str, Any] | None
+    """Settings of the provider's moderation."""
     web_search_options: Mapping[str, Any] | None
+    """Settings of the provider's web search."""
     prompt_cache_key: str | None
+    """A key that brings requests with the same beginning to the same cache."""
     prompt_cache_retention: str | None
+    """The time for which the provider keeps the cached beginning (``"24h"``)."""
     prompt_cache_options: Mapping[str, Any] | None
+    """Further settings of the prompt cache."""
     safety_identifier: str | None
+    """A stable id of the end user, hashed, for the provider's safety checks."""
     include_obfuscation: bool | None
+    """True if the provider is to pad events against traffic analysis."""
     stream_options: Mapping[str, Any] | None
     """Further fields of the request's ``stream_options`` (vLLM's ``continuous_usage_stats``)."""
 
@@ -165,38 +198,58 @@ class PlainParams(TypedDict, total=False):
     echo: bool | None
     """True if the answer begins with the prompt, with ``logprobs`` also that of its tokens."""
     best_of: int | None
+    """The number of answers from which the server picks the best."""
     prompt_logprobs: int | None
     """Number of alternatives for each token of the prompt (vLLM's)."""
 
     # OpenAI Responses
     background: bool | None
-    """True if the answer goes on without its connection, and is taken up again where that was cut."""
+    """True if the answer continues without its connection, and is resumed after a cut."""
     include: str | Sequence[str] | None
     """Further parts of the answer: ``reasoning.encrypted_content``, ``file_search_call.results`` …"""
     previous_response_id: str | None
+    """The id of the stored response that this request continues."""
     conversation: str | Mapping[str, Any] | None
+    """The stored conversation to which the request belongs."""
     truncation: str | None
+    """The treatment of a conversation that is too long: ``"auto"`` drops parts of it, ``"disabled"``
+    refuses it."""
     max_tool_calls: int | None
+    """The most calls of the provider's built-in tools in one answer."""
 
     # OpenRouter, and samplers that servers of open-weight models share with it
     min_p: float | None
+    """The least probability of a token, relative to the likeliest, for it to be drawn."""
     top_a: float | None
+    """Like ``min_p``, with a threshold that grows with the square of the likeliest token's probability."""
     repetition_penalty: float | None
+    """A factor, 1 for none, by which tokens that have occurred become less likely."""
     models: Sequence[str] | None
+    """Models that OpenRouter asks in turn if the first can't answer."""
     provider: Mapping[str, Any] | None
     """OpenRouter's routing options: ``order``, ``only``, ``ignore``, ``sort``, ``max_price`` …"""
     plugins: Sequence[Mapping[str, Any]] | None
+    """OpenRouter's plugins, with their settings."""
     session_id: str | None
+    """An id that groups requests at OpenRouter."""
     trace: Mapping[str, Any] | None
+    """Fields that OpenRouter passes on to the traces of the account."""
     image_config: Mapping[str, Any] | None
+    """Settings of generated images: ``aspect_ratio`` …"""
 
     # Anthropic
     container: str | Mapping[str, Any] | None
+    """The id or the settings of the container in which Anthropic runs code."""
     context_management: Mapping[str, Any] | None
+    """The ways in which the server clears or compacts a long context."""
     mcp_servers: Sequence[Mapping[str, Any]] | None
+    """Servers of the Model Context Protocol that Anthropic connects to itself."""
     inference_geo: str | None
+    """The region in which the model must run."""
     speed: str | None
+    """``"fast"`` for a faster, more expensive mode, where the model has one."""
     betas: str | Sequence[str] | None
+    """Names of beta features, sent in the header ``anthropic-beta``."""
 
 
 class Params(PlainParams, total=False):
@@ -207,6 +260,18 @@ class Params(PlainParams, total=False):
 
 
 PARAM_NAMES: frozenset[str] = frozenset(Params.__annotations__)
+
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+_SHOWN = [
+    inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=getattr(kind, "__forward_arg__", kind),
+    )
+    for name, kind in Params.__annotations__.items()
+]
 
 OTHER_WAYS = {
     "system": "give llm.system(…) as the first message",
@@ -221,6 +286,19 @@ OTHER_WAYS = {
     "retries_invalid": "client.complete and batches ask again, streams do not",
 }
 """Names that others have for what is done in another way here."""
+
+
+def show_params(call: Call) -> Call:
+    """Return a function that takes ``**params``, with a signature that has each parameter by name.
+
+    Type checkers read that from the annotation, but notebooks complete what the signature has, and
+    `help` shows it.
+    """
+    own = inspect.signature(call)
+    kinds = own.parameters.values()
+    fixed = [one for one in kinds if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    call.__signature__ = own.replace(parameters=[*fixed, *_SHOWN])  # type: ignore[attr-defined]
+    return call
 
 
 def check_names(given: Iterable[str], options: Iterable[str] = ()) -> None:

@@ -47,7 +47,7 @@ def series_of(store: Store) -> Series | None:
     if not store.sent:
         return None
     sent, ended, whole = store.every("sent"), store.every("ended"), store.every("whole") > 0
-    began, span = float(sent.min()), float(ended.max() - sent.min())
+    began, span = float(sent.min()), max(0.0, float(ended.max() - sent.min()))
     width = float(next((w for w in WIDTHS if span < w * MAX_BINS), -(-span // MAX_BINS)))
     bins = int(span // width) + 1
     edges = began + width * np.arange(bins + 1, dtype=np.float64)

@@ -1,0 +1,67 @@
+"""The process that forked.py starts: it imports the command, and forks for each question."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import socket
+import sys
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+MOST = 1 << 17
+
+
+def preload() -> None:
+    """Import what the subcommands import when they run."""
+    import trio_minillm.cli
+
+    folder = Path(trio_minillm.cli.__file__).parent
+    for path in sorted(folder.glob("_*.py")):
+        if path.stem not in ("__init__", "__main__"):
+            import_module(f"trio_minillm.cli.{path.stem}")
+    for name in ("numpy", "rich.live", "rich.table", "trio_minillm.batch", "trio_minillm._bench"):
+        import_module(name)
+
+
+def asked(peer: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Fork for each question. Returns it in the child, with the child's pipes."""
+    while True:
+        text, fds, _, _ = socket.recv_fds(peer, MOST, 3)
+        if not text:
+            raise SystemExit
+        child = os.fork()
+        if not child:
+            peer.close()
+            return json.loads(text), fds
+        for fd in fds:
+            os.close(fd)
+        peer.send(str(child).encode())
+        _, status = os.waitpid(child, 0)
+        with suppress(BrokenPipeError):
+            peer.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def become(given: dict[str, Any], fds: list[int]) -> None:
+    """Take on the pipes, the environment, the folder and the arguments of a new process."""
+    for place, fd in enumerate(fds):
+        os.dup2(fd, place)
+        os.close(fd)
+    os.environ.clear()
+    os.environ.update(given["env"])
+    os.chdir(given["cwd"])
+    sys.argv = ["trio-minillm", *given["args"]]
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    for name in ("stdin", "stdout", "stderr"):
+        setattr(sys, f"__{name}__", getattr(sys, name))
+
+
+if __name__ == "__main__":
+    preload()
+    become(*asked(socket.socket(fileno=int(sys.argv[1]))))
+    runpy.run_module("trio_minillm.cli", run_name="__main__", alter_sys=True)
