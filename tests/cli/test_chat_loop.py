@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,10 +15,14 @@ pytest.importorskip("rich", reason="needs the extra [cli]")
 
 import trio_minillm as llm
 from trio_minillm.cli import _chat_loop as loop
+from trio_minillm.cli import _chat_signals as sent
 from trio_minillm.cli._chat_answer import Ask
-from trio_minillm.cli._chat_loop import Signals, Stage, StoppedError
+from trio_minillm.cli._chat_loop import Stage, StoppedError
+from trio_minillm.cli._chat_signals import Signals
 from trio_minillm.cli._costs import RunLedger
 from trio_minillm.cli._output import Answer, Misuse
+
+from ..support.command import LIMIT, posix
 
 MODEL = llm.compatible("m", base_url="http://server.invalid/v1")
 
@@ -36,6 +42,19 @@ def test_a_signal_ends_the_reading(signals: Signals) -> None:
         press()
     assert (signals.typed, signals.ending) == ("typed", None)
     press()  # and raises nothing elsewhere
+
+
+@posix
+def test_a_signal_that_interrupts_nothing_is_heard(signals: Signals) -> None:
+    def elsewhere() -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    sender, began = threading.Thread(target=elsewhere), time.monotonic()
+    with pytest.raises(KeyboardInterrupt), signals.raised():
+        sender.start()
+        time.sleep(LIMIT)
+    sender.join()
+    assert time.monotonic() - began < LIMIT / 3
 
 
 def test_a_signal_before_the_work_ends_it(signals: Signals) -> None:
@@ -67,7 +86,7 @@ def test_the_third_signal_waits_for_nothing(
     signals: Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codes: list[int] = []
-    monkeypatch.setattr(loop.os, "_exit", codes.append)
+    monkeypatch.setattr(sent.os, "_exit", codes.append)
     with signals.stopping(lambda: None):
         press()
         press()
@@ -81,6 +100,7 @@ def test_handlers_are_put_back() -> None:
     with Signals(str):
         assert signal.getsignal(signal.SIGINT) != before
     assert signal.getsignal(signal.SIGINT) is before
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 def ask() -> Ask:

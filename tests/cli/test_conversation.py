@@ -17,9 +17,10 @@ pytest.importorskip("typer", reason="needs the extra [cli]")
 if sys.platform == "win32":
     pytest.skip("terminals of POSIX", allow_module_level=True)
 
+import trio_minillm as llm
 from trio_minillm import batch
 
-from ..support.command import COMMAND, KEY, run, wait_for
+from ..support.command import COMMAND, KEY, LIMIT, run, wait_for
 from ..support.endpoint import END, HELLO, Endpoint, chunk, text
 from ..support.terminal import CTRL_C, CTRL_D, UP, Terminal, plain
 
@@ -118,7 +119,7 @@ def half(n: int) -> tuple[int, list[Any]]:
 
 def test_ctrl_c_ends_the_answer_and_keeps_its_part(endpoint: Endpoint) -> None:
     endpoint.script = half
-    with talk(endpoint) as terminal:
+    with talk(endpoint, "--ledger", "costs.jsonl") as terminal:
         terminal.type("Hi\r")
         terminal.until("Half an")
         terminal.press(CTRL_C)
@@ -135,6 +136,7 @@ def test_ctrl_c_ends_the_answer_and_keeps_its_part(endpoint: Endpoint) -> None:
     assert said(endpoint.requests[1]) == told
     lines = [json.loads(line) for line in Path("it.jsonl").read_text().splitlines()]
     assert [line["meta"]["outcome"] for line in lines] == ["cancelled", "finished"]
+    assert llm.JSONLLedger("costs.jsonl").totals.outcomes == {"cancelled": 1, "finished": 1}
 
 
 def test_ctrl_c_before_anything_came_gives_the_prompt_back(endpoint: Endpoint) -> None:
@@ -206,10 +208,12 @@ class Asked(Endpoint):
 
     def __init__(self) -> None:
         self.asked = 0
+        self.answers = threading.Event()
         super().__init__()
 
     def get(self, request: BaseHTTPRequestHandler) -> None:
         self.asked += 1
+        self.answers.wait(LIMIT)
         body = json.dumps({"data": {"total_cost": 0.25, "id": "gen-0"}}).encode()
         request.send_response(200)
         request.send_header("content-length", str(len(body)))
@@ -232,11 +236,28 @@ def test_costs_are_asked_for_while_a_prompt_is_read(asked: Asked) -> None:
         terminal.press(CTRL_C)
         terminal.type("/cost")
         wait_for(lambda: bool(asked.asked))
+        asked.answers.set()
         terminal.press("\r")
         terminal.type(CTRL_D)
         code, shown = terminal.end()
     assert code == 0
     assert "$0.25" in shown
+
+
+def test_ctrl_c_does_not_wait_for_the_cost(asked: Asked) -> None:
+    asked.script = half
+    where = ["-m", "openrouter:m", "--base-url", asked.url, "--attempts", "1"]
+    with Terminal([*COMMAND, "chat", *where], OPENROUTER_API_KEY=KEY) as terminal:
+        terminal.type("Hi\r")
+        terminal.until("Half an")
+        terminal.press(CTRL_C)
+        terminal.type(CTRL_D)
+        terminal.until("asking what it cost")
+        terminal.press(CTRL_C)
+        code, shown = terminal.end()
+        asked.answers.set()
+    assert code == 130
+    assert "conversation  1 turn" in shown
 
 
 # -- what goes wrong -------------------------------------------------------------------------

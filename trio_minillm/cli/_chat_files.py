@@ -97,7 +97,7 @@ def mentioned(text: str) -> tuple[str, list[Path]]:
         escaped, quoted, bare = match.groups()
         if escaped:
             return match[0][1:]
-        path, after = _path_of(quoted), ""
+        path, after = path_of(quoted), ""
         if quoted is None:
             path, after = _bare_path(bare)
         paths.append(path)
@@ -108,11 +108,12 @@ def mentioned(text: str) -> tuple[str, list[Path]]:
 
 def _bare_path(word: str) -> tuple[Path, str]:
     """Return the path that a word begins with, and the marks after it."""
-    path, cut = _path_of(word), word.rstrip(_AFTER)
+    path, cut = path_of(word), word.rstrip(_AFTER)
     if cut in ("", word) or os.path.lexists(path):
         return path, ""
-    return _path_of(cut), word[len(cut) :]
+    return path_of(cut), word[len(cut) :]
 
 
-def _path_of(given: str | None) -> Path:
+def path_of(given: str | None) -> Path:
+    """Return the path that was typed, with the home directory in place of ``~``."""
     return Path(os.path.expanduser(given or ""))  # noqa: PTH111 - Path's own raises for ~nobody

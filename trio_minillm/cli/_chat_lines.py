@@ -7,7 +7,7 @@ from types import ModuleType
 import msgspec
 
 from .._types.messages import Quiet
-from ._chat_loop import Signals
+from ._chat_signals import Signals
 from ._terminal import print_error, say
 
 PROMPT, FURTHER = "> ", "... "
@@ -112,8 +112,10 @@ class Lines:
         readline = self._readline
         if readline is None:
             return
-        readline.add_history(source)
-        if readline.get_current_history_length() > MAX_HISTORY:
+        count = readline.get_current_history_length()
+        if count == 0 or readline.get_history_item(count) != source:
+            readline.add_history(source)
+        if count >= MAX_HISTORY:
             readline.remove_history_item(0)
 
 

@@ -1,4 +1,4 @@
-"""Trio's loop in a thread of its own, and signals in the main one: the two sides of a conversation.
+"""Trio's loop in a thread of its own, for a conversation whose prompts the main thread reads.
 
 The main thread reads lines, because only there a signal ends `input`, and readline then leaves the
 terminal as it was. Trio runs on in the other thread meanwhile, so that nothing waits for the user:
@@ -7,13 +7,11 @@ connections, a local model, and lookups of what an answer cost.
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
-from types import FrameType
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import trio
@@ -22,81 +20,14 @@ import trio_minillm as llm
 
 from ..local._named import open_model
 from ._chat_answer import LOCAL_CONTEXT, Ask, Interrupt, stream_answer
-from ._output import ENDING_SIGNALS, Answer, Misuse, OutputError
-
-SIGNALS_ENOUGH = 3
-"""Signals since the last prompt after which the program ends at once: something hangs."""
+from ._chat_signals import Signals
+from ._output import Answer, Misuse, OutputError
 
 T = TypeVar("T")
 
 
 class StoppedError(Exception):
     """Ctrl-C before a model was ready."""
-
-
-class Signals:
-    """The responses to Ctrl-C and SIGTERM, which depend on what the program is doing.
-
-    While it reads, a signal is a `KeyboardInterrupt`. While an answer comes, it ends the answer. None is
-    lost in between: one that comes before the work has begun ends it when it begins.
-    """
-
-    def __init__(self, typed: Callable[[], str]) -> None:
-        self.ending: signal.Signals | None = None
-        """SIGTERM, once it has come."""
-        self.typed = ""
-        """The text at the prompt when the newest signal came."""
-        self._typed = typed
-        self._raises = False
-        self._count = 0
-        self._waiting = False
-        """True if a signal has come that nothing has responded to."""
-        self._stop: Callable[[], None] | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Signals:
-        self._before = {number: signal.signal(number, self._handle) for number in ENDING_SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    @contextmanager
-    def raised(self) -> Iterator[None]:
-        """Have signals come out of the block as `KeyboardInterrupt`."""
-        self._count, self._waiting, self._raises = 0, False, True
-        try:
-            yield
-        finally:
-            self._raises = False
-
-    @contextmanager
-    def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Have a signal call ``stop``: one in the block, or one that came since the last reading."""
-        self._stop = stop
-        if self._waiting:
-            self._waiting = False
-            stop()
-        try:
-            yield
-        finally:
-            self._stop = None
-
-    def _handle(self, number: int, _: FrameType | None) -> None:
-        self._count += 1
-        if number == signal.SIGTERM:
-            self.ending = signal.SIGTERM
-        if self._raises:
-            self._raises = False
-            self.typed = self._typed()
-            raise KeyboardInterrupt
-        if self._count >= SIGNALS_ENOUGH:
-            os._exit(128 + number)
-        if self._stop is None:
-            self._waiting = True
-        else:
-            self._stop()
 
 
 class _Job:

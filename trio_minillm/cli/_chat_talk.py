@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from pathlib import Path
 
 import trio_minillm as llm
 
 from ..local._named import kind_of
 from ._chat_answer import Ask, Chosen, finish
-from ._chat_files import FilePart, file_line, file_part, mentioned
+from ._chat_files import FilePart, file_line, file_part, mentioned, path_of
 from ._chat_kept import Kept, Turn, asked_fields
 from ._chat_lines import Lines, Typed
 from ._chat_loop import Stage, StoppedError
@@ -212,7 +211,7 @@ class Talk:
         name = given[1:-1] if given[:1] == given[-1:] == '"' else given
         if not name:
             raise Misuse("/save takes the name of a file")
-        path = Path(name).expanduser()
+        path = path_of(name)
         self._kept.save(path, asked_fields(self._ask.params, self._ask.extra))
         self._note(f"saved to {one_line(str(path))}")
 
