@@ -101,7 +101,10 @@ class Lines:
         with self.signals.raised():
             if self.signals.ending is not None:
                 raise KeyboardInterrupt
-            line = input(prompt)
+            try:
+                line = input(prompt)
+            except SystemError:  # CPython's, for a second signal while the first ends the reading
+                raise KeyboardInterrupt from None
         # A byte that is no text is kept by Python in a form that can't be sent.
         return line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 

@@ -102,8 +102,9 @@ if sys.platform != "win32":
 
         Python runs handlers in the main thread between two of its own steps. A signal that comes when
         readline has shown the prompt and does not wait for a key yet, or that the kernel gives to another
-        thread, interrupts nothing: its handler would run after the next key. To be made in the main
-        thread.
+        thread, interrupts nothing: its handler would run after the next key. SIGWINCH interrupts the wait,
+        because readline responds to it in C. A signal with a handler in Python would do harm: `input` may
+        run that while it already raises what another handler has raised. To be made in the main thread.
         """
 
         def __init__(self) -> None:
@@ -113,8 +114,6 @@ if sys.platform != "win32":
             # Python writes a byte for each signal at once, in whatever thread that has come.
             descriptor = self._written.fileno()
             self._descriptor = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
-            # It interrupts a wait as any signal does, and nothing else is done for it.
-            self._handler = signal.signal(signal.SIGURG, lambda *_: self.heard())
             self._main = threading.get_ident()
             self._closed = False
             self._thread = threading.Thread(target=self._run, name="signals", daemon=True)
@@ -129,7 +128,6 @@ if sys.platform != "win32":
         def close(self) -> None:
             """End the thread."""
             signal.set_wakeup_fd(self._descriptor)
-            signal.signal(signal.SIGURG, self._handler)
             self._closed = True
             self._written.send(b"\0")
             self._thread.join()
@@ -142,4 +140,4 @@ if sys.platform != "win32":
                 if not self._closed:
                     time.sleep(UNHEARD_SECONDS)
                 if not self._closed and select.select([self._signals], [], [], 0)[0]:
-                    signal.pthread_kill(self._main, signal.SIGURG)
+                    signal.pthread_kill(self._main, signal.SIGWINCH)
