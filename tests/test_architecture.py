@@ -284,9 +284,9 @@ def test_lint_tools_have_one_version():
     """The hooks that run before a commit and the sessions of nox agree."""
     text = (REPOSITORY / "pyproject.toml").read_text()
     hooks = (REPOSITORY / ".pre-commit-config.yaml").read_text()
-    pinned = set(re.findall(r'"(ruff==[\d.]+)"', text))
-    assert len(pinned) == 1
-    assert set(re.findall(r'"(ruff==[\d.]+)"', hooks)) == pinned
+    pinned = set(re.findall(r'"((?:codespell|ruff)==[\d.]+)"', text))
+    assert len(pinned) == 2
+    assert set(re.findall(r'"((?:codespell|ruff)==[\d.]+)"', hooks)) == pinned
 
 
 def held_by_users():

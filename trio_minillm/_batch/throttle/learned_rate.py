@@ -25,7 +25,7 @@ refused, after a rate had held for long    not below 92 % of that rate
 =========================================  =======================================================
 
 What the numbers below achieve is measured by ``benchmarks/control.py``, against servers that count in
-many ways, and by ``benchmarks/batch.py rate`` over sockets; docs/batches/batches.md has the results.
+many ways, and by ``benchmarks/batch.py rate`` over sockets; docs/batches/batch-control.md has the results.
 """
 
 from __future__ import annotations
