@@ -507,11 +507,11 @@ def test_the_shape_of_the_json(endpoint: Endpoint) -> None:
         (["-m", "local", "--max-cost", "-1"], "--max-cost must be more than 0"),
         (["-m", "local", "--timeout-idle", "-1"], "idle must be"),
         (["-m", "local", "--prompt", " "], "the prompt is empty"),
-        (["-m", "local", "--prompt", "a", "--prompts", "b"], "can't go with"),
+        (["-m", "local", "--prompt", "a", "--prompts", "b"], "can't be combined with"),
         (["-m", "local", "--prompts", "nowhere.txt"], "No such file"),
         (["-m", "local", "--ledger", "no/where/x.jsonl"], "the ledger"),
         (["-m", "local", "--json", "--rate", "0"], "--rate must be more than 0"),
-        (["-m", "local", "--json", "--markdown"], "--json can't go with --markdown"),
+        (["-m", "local", "--json", "--markdown"], "--json can't be combined with --markdown"),
         (["-m", "local", "--records", "x.txt"], "--records must name a file that ends in"),
         (["-m", "local", "--records", "no/x.jsonl"], "its folder does not exist"),
         (["-m", "local", "--csv", "."], "not a regular file"),
@@ -612,7 +612,10 @@ def test_the_comparison_is_printed(endpoint: Endpoint) -> None:
     [
         (("--hedge", "compatible:m"), "--hedge needs --after"),
         (("--after", "1"), "--after and --hedge-base-url need --hedge"),
-        (("--hedge", "compatible:m", "--after", "1", "--rate", "2"), "can't go with --rate"),
+        (
+            ("--hedge", "compatible:m", "--after", "1", "--rate", "2"),
+            "can't be combined with --rate",
+        ),
         (("--hedge", "local", "--after", "1"), "does not take a local model"),
     ],
 )

@@ -158,13 +158,21 @@ SECOND = ("--hedge", "anthropic:m", "--hedge-base-url", "http://127.0.0.1:1", "-
         ("compatible", ("--extra", "@/no/such"), "No such file"),
         ("compatible", ("--extra", '{"max_tokens": 5}'), "must not contain max_tokens"),
         ("compatible", ("--extra", '{"top_p": 1}'), "top_p"),
-        ("compatible", ("--extra", '{"min_tokens": 1}', "--min-tokens", "2"), "can't go with"),
+        (
+            "compatible",
+            ("--extra", '{"min_tokens": 1}', "--min-tokens", "2"),
+            "can't be combined with",
+        ),
         ("compatible", ("--header", "x"), "NAME:VALUE"),
         ("compatible", ("--header", "a: 1", "--header", "A: 2"), "given twice"),
         ("compatible", ("--header", "a: tenant-012345\x01"), "header"),
         ("compatible", ("--schema", "/no/such"), "No such file"),
         ("compatible", ("--top-p", "nan"), "top_p"),
-        ("compatible", ("--prompt", "a", "--prompts", "b"), "--prompt can't go with --prompts"),
+        (
+            "compatible",
+            ("--prompt", "a", "--prompts", "b"),
+            "--prompt can't be combined with --prompts",
+        ),
         ("compatible", ("--prompt", " "), "the prompt is empty"),
         ("compatible", ("--prompts", "/no/such"), "the prompts /no/such: No such file"),
         ("compatible", ("--prompt-column", "a"), "--prompt-column needs --prompts"),
@@ -175,7 +183,7 @@ SECOND = ("--hedge", "anthropic:m", "--hedge-base-url", "http://127.0.0.1:1", "-
         ("compatible", ("--input-tokens", "0"), "from 1 to"),
         ("compatible", ("--input-tokens", "9", "--think", "1"), "--think needs --turns"),
         ("compatible", ("--output-tokens", "same"), "same needs --prompts"),
-        ("compatible", ("--output-tokens", "5", "--max-tokens", "5"), "can't go with"),
+        ("compatible", ("--output-tokens", "5", "--max-tokens", "5"), "can't be combined with"),
     ],
 )
 def test_misuse_sends_nothing(
@@ -192,7 +200,7 @@ def test_misuse_sends_nothing(
 def test_a_local_model_takes_no_header() -> None:
     ran = run([*COMMAND, "bench", "-m", "local", "--header", "a: b"])
     assert (ran.code, ran.out) == (2, "")
-    assert "--header can't go with a local model" in ran.err
+    assert "--header can't be combined with a local model" in ran.err
 
 
 # -- prompts -------------------------------------------------------------------------------------

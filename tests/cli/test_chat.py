@@ -21,6 +21,7 @@ pytest.importorskip("typer", reason="needs the extra [cli]")
 pytest.importorskip("rich", reason="needs the extra [cli]")
 
 from trio_minillm.cli import _chat as cli
+from trio_minillm.cli import _chat_answer as answers
 from trio_minillm.cli import _output as _report
 from trio_minillm.local._named import KEYS
 from trio_minillm.testing import text_events
@@ -309,7 +310,7 @@ def test_nobody_listens() -> None:
         (["x", "-m", "compatible:m"], "needs --base-url"),
         (["x", "-m", "local", "--base-url", "http://h"], "can't be combined with --base-url"),
         (["x", "-m", "nobody:m"], "--model is openrouter:NAME"),
-        (["x", "-m", "local", "--raw", "--json"], "--raw can't go with"),
+        (["x", "-m", "local", "--raw", "--json"], "--raw can't be combined with"),
         (["x", "-m", "local", "--timeout-idle", "-1"], "idle must be"),
         (["", "-m", "local"], "prompt is empty"),
         (["-m", "local"], "prompt is empty"),
@@ -328,6 +329,18 @@ def test_a_missing_extra_is_named() -> None:
     ran = run([sys.executable, "-P", "-c", script])
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == "error: typer is not installed: pip install 'trio-minillm[cli]'\n"
+
+
+def test_ctrl_c_while_the_program_loads_is_no_traceback() -> None:
+    script = (
+        "import sys; from trio_minillm.cli import main\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder()); main()"
+    )
+    ran = run([sys.executable, "-P", "-c", script])
+    assert (ran.code, ran.out, ran.err) == (130, "", "")
 
 
 def test_a_bug_is_one_line_without_the_data() -> None:
@@ -401,7 +414,8 @@ def test_ctrl_c_while_stdout_hangs(server: Server) -> None:
 def test_a_second_ctrl_c_waits_for_nothing(server: Server) -> None:
     # The first has it wait for a write to a pipe that is full: here for a very long while.
     script = (
-        "import os, sys; from trio_minillm.cli import _chat as cli, main; cli.STUCK_SECONDS = 1000\n"
+        "import os, sys; from trio_minillm.cli import _chat_answer as cli, main\n"
+        "cli.STUCK_SECONDS = 1000\n"
         "cancel = cli.llm.StreamingCompletion.cancel\n"
         "async def loud(self): os.write(2, b'first'); return await cancel(self)\n"
         "cli.llm.StreamingCompletion.cancel = loud; main()"
@@ -483,7 +497,7 @@ def test_other_forms_are_safe_on_a_terminal(server: Server, mode: str) -> None:
 
 
 def test_text_view_separates_reasoning_from_the_answer() -> None:
-    view = cli.TextView(terminal=True)
+    view = answers.TextView(terminal=True)
     chunks = [llm.StreamChunk(reasoning="hm"), llm.StreamChunk(reasoning=".\n")]
     chunks += [llm.StreamChunk("a"), llm.StreamChunk(reasoning="b"), llm.StreamChunk("c\n")]
     assert "".join(map(view.show, chunks)) + view.end() == "hm.\n\nab\n\nc\n"
@@ -518,7 +532,7 @@ def test_unknown_counts_are_not_shown_as_zero() -> None:
     assert _report.usage_line(running, ended=False) == "? in · 3 out · so far"
     assert _report.usage_line(running, ended=True) == "? in · 3 out · in doubt"
     empty = llm.CompletionResponse(outcome=llm.Outcome.CANCELLED)
-    assert cli.closing_rows(empty) == [
+    assert _report.closing_rows(empty) == [
         ("cancelled", ""),
         ("tokens", "unknown"),
         ("cost", "unknown"),
@@ -533,7 +547,7 @@ def test_calls_refusals_and_notes_are_shown() -> None:
     bad = llm.ToolCall(id="2", name="", arguments='{"a"\n')
     choice = llm.Choice(refusal="No.", tool_calls=(good,), invalid_tool_calls=(bad,))
     response = llm.CompletionResponse(choices=(choice,), notes=("odd",))
-    rows = cli.closing_rows(response)
+    rows = _report.closing_rows(response)
     assert rows[1:4] == [
         ("declined", "No."),
         ("tool call", 'f({"a": 1})'),
@@ -545,7 +559,7 @@ def test_calls_refusals_and_notes_are_shown() -> None:
 def test_what_the_model_made_beside_text_is_told() -> None:
     choice = llm.Choice(images=({"url": "x"}, {"url": "y"}), audio={"id": "a"})
     response = llm.CompletionResponse(choices=(choice,))
-    assert cli.closing_rows(response)[1:3] == [
+    assert _report.closing_rows(response)[1:3] == [
         ("images", "2, in --json and --raw"),
         ("audio", "1, in --json and --raw"),
     ]

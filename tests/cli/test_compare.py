@@ -93,7 +93,7 @@ def test_conditions_that_hold_fail_with_8(base: Path, slower: Path) -> None:
         (["none.json"], "No such file"),
         (["BASE", "--fail-if", "ttft > 1"], "is not one of"),
         (["BASE", "--fail-if", "__import__('os')"], "is not a condition"),
-        (["BASE", "--json", "--markdown"], "--json can't go with --markdown"),
+        (["BASE", "--json", "--markdown"], "--json can't be combined with --markdown"),
     ],
 )
 def test_misuse_is_one_line(base: Path, args: list[str], words: str) -> None:

@@ -99,7 +99,7 @@ def test_files_are_served(tmp_path: Path) -> None:
         (["--fault", "cut"], "fault 'cut'"),
         (["--wire", "soap"], "wire must be one of"),
         (["--usage", "often"], "usage must be one of"),
-        (["--itl", "1", "--rate", "1"], "--rate can't go with --itl"),
+        (["--itl", "1", "--rate", "1"], "--rate can't be combined with --itl"),
         (["--rate", "0"], "--rate must be more than 0"),
         (["no-such-file.jsonl"], "no-such-file.jsonl: No such file"),
         (["--log", "no/such/log"], "no/such/log: No such file"),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from .._types.params import JSONSchema, format_of
-from .._types.response import MismatchedAnswer
+from .._types.response import CompletionResponse, MismatchedAnswer
 from .types import BatchRequest, BatchResult
 
 MAX_MESSAGE = 300
@@ -29,11 +29,17 @@ def validate_schema(result: BatchResult) -> None:
     that is not JSON, ``TypeError`` for an invalid schema, and ``ImportError`` without the extra.
     """
     asked, answer = _format(result.request), result.response
-    if asked is None or answer is None:
-        return
+    if asked is not None and answer is not None:
+        check_answer(asked, answer)
+
+
+def check_answer(asked: JSONSchema | Literal["json"], answer: CompletionResponse) -> None:
+    """Raise `InvalidAnswer`, or `MismatchedAnswer`, unless an answer is as its format asks. Raises
+    what else `validate_schema` raises.
+    """
     try:
         value = answer.value
-        if not isinstance(asked, JSONSchema):
+        if not isinstance(asked, JSONSchema) or asked.type is not None:
             return
         from jsonschema.exceptions import best_match
         from referencing.exceptions import Unresolvable
@@ -56,6 +62,14 @@ def check_schema(request: BatchRequest) -> None:
     """
     asked = _format(request)
     if isinstance(asked, JSONSchema):
+        check_format(asked)
+
+
+def check_format(asked: JSONSchema) -> None:
+    """Raise ``ValueError`` if answers of this format could not be checked with `check_answer`. Raises
+    `ImportError` if that takes the extra ``schemas``, which is not installed.
+    """
+    if asked.type is None:
         try:
             _checker(asked)
         except TypeError as exc:

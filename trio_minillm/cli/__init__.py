@@ -18,6 +18,6 @@ def main() -> None:
         what = f"{exc.name} is not installed: pip install 'trio-minillm[cli]'"
         sys.stderr.write(f"error: {what}\n")
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # Ctrl-C before anything is there that could respond to it
         raise SystemExit(130) from None
     run()

@@ -42,6 +42,8 @@ def advice(error: Exception, variable: str | None, *, paid: bool = True) -> str:
         return SEND_ADVICE.get(
             error.reason or "", "check the address and the network; trying again is safe"
         )
+    if isinstance(error, llm.InvalidAnswer):
+        return "the answer is not as --schema asks; sending the request again costs again"
     if not isinstance(error, llm.StreamError):
         return ""
     if not paid:

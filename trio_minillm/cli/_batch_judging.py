@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
-import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from trio_minillm.batch import BatchOptions, BatchResult, validate_schema
 from .._batch.files.result_format import check_score
 from .._batch.validation import need_jsonschema
 from .._toolkit.reasking import words_of
+from ._imported import imported, said
 from ._output import Misuse, Row, many, one_line
 
 
@@ -42,22 +40,10 @@ def judged(schema: Path | None, retries_invalid: int, score: str | None) -> Batc
 def score_from(given: str) -> Callable[[BatchResult], Any]:
     """Return the function of ``--score MODULE:FUNCTION``, with its faults as `Misuse`.
 
-    Modules are found in the current directory first, as ``python -m`` finds them. What it returns is
-    checked to be JSON, and what it raises ends the run with one line that names the place.
+    What it returns is checked to be JSON, and what it raises ends the run with one line that names the
+    place.
     """
-    name, mark, path = given.partition(":")
-    if not mark or not name or not path:
-        raise Misuse("--score takes MODULE:FUNCTION")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(name)
-        for part in path.split("."):
-            found = getattr(found, part)
-    except (Exception, SystemExit) as exc:
-        hint = "; leave out .py" if name.endswith(".py") else ""
-        raise Misuse(f"--score {given}: {_said(exc)}{hint}") from exc
+    found = imported("--score", given, "MODULE:FUNCTION")
     if not callable(found):
         raise Misuse(f"--score {given}: not a function")
 
@@ -70,7 +56,7 @@ def score_from(given: str) -> Callable[[BatchResult], Any]:
             msgspec.json.encode(made)
         except (Exception, SystemExit) as exc:
             where = f"with key {one_line(result.key, 100)}"
-            raise Misuse(f"--score {given} failed for the result {where}: {_said(exc)}") from exc
+            raise Misuse(f"--score {given} failed for the result {where}: {said(exc)}") from exc
         return made
 
     return score
@@ -116,20 +102,3 @@ class Judgements:
             "asked_again": self.asked_again,
             "score": {"mean": mean, "count": self.scored},
         }
-
-
-def _said(exc: BaseException) -> str:
-    """Return an exception in a few words, with the line of the user's code that raised it."""
-    place = ""
-    frames = traceback.extract_tb(exc.__traceback__)
-    theirs = [
-        frame
-        for frame in frames
-        if frame.filename not in _OURS and "importlib" not in frame.filename
-    ]
-    if theirs:
-        place = f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})"
-    return one_line(f"{type(exc).__name__}: {exc}", 300) + place
-
-
-_OURS = {__file__}

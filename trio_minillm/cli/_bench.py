@@ -118,7 +118,7 @@ def bench(
     stop: request.Stop = None,
     reasoning: option.ReasoningHow = None,
     schema: request.Schema = None,
-    extra: request.Extra = None,
+    extra: option.Extra = None,
     timeout_first: option.TimeoutFirst = None,
     timeout_idle: option.TimeoutIdle = None,
     timeout_total: option.TimeoutTotal = None,

@@ -102,7 +102,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
         objective = self._objective()
         for name in ("rate", "ramp", "trace", "find"):
             if self.hedge is not None and getattr(self, name) is not None:
-                raise Misuse(f"--hedge can't go with --{name}")
+                raise Misuse(f"--hedge can't be combined with --{name}")
         plans = tuple(
             Plan(
                 load=load,
@@ -123,7 +123,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
         named = {"--rate": rate, "--ramp": self.ramp, "--trace": self.trace}
         given = [name for name, value in named.items() if value is not None]
         if len(given) > 1:
-            raise Misuse(f"{given[1]} can't go with {given[0]}")
+            raise Misuse(f"{given[1]} can't be combined with {given[0]}")
         if self.speed_up is not None and self.trace is None:
             raise Misuse("--speed-up needs --trace")
         if self.trace is not None:
@@ -153,9 +153,9 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
             return [first]
         what, values = _sweep_of(self.sweep)
         if getattr(self, what) is not None:
-            raise Misuse(f"--sweep {what}=… can't go with --{what}")
+            raise Misuse(f"--sweep {what}=… can't be combined with --{what}")
         if not isinstance(first, Open if what == "rate" else Closed):
-            raise Misuse(f"--sweep {what}=… can't go with another kind of load")
+            raise Misuse(f"--sweep {what}=… can't be combined with another kind of load")
         if what == "rate":
             return [msgspec.structs.replace(first, rate=value) for value in values]
         if any(value != int(value) for value in values):
@@ -196,9 +196,9 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise Misuse("--precision must be at least 0.001 and below 1")
         for name in ("ramp", "trace", "sweep", "goodput"):
             if getattr(self, name) is not None:
-                raise Misuse(f"--find can't go with --{name}")
+                raise Misuse(f"--find can't be combined with --{name}")
         if self.over == "concurrency" and self.rate is not None:
-            raise Misuse("--find-over concurrency can't go with --rate")
+            raise Misuse("--find-over concurrency can't be combined with --rate")
         try:
             return parse_objective(self.find)
         except ValueError as exc:
@@ -206,7 +206,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def _steady(self, load: Load) -> bool:
         if self.steady == "auto" and isinstance(load, Ramp | Trace):
-            raise Misuse("--steady auto can't go with --ramp or --trace")
+            raise Misuse("--steady auto can't be combined with --ramp or --trace")
         timed = self.duration is not None and isinstance(load, Closed | Open)
         return timed if self.steady is None else self.steady == "auto"
 
@@ -222,7 +222,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def _trace(self, path: Path, speed_up: float) -> Trace:
         if self.arrivals is not None or self.burstiness is not None:
-            raise Misuse("--arrivals and --burstiness can't go with --trace")
+            raise Misuse("--arrivals and --burstiness can't be combined with --trace")
         try:
             times = read_trace(path)
         except OSError as exc:

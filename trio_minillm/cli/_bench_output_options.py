@@ -40,7 +40,7 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
         is not installed. ``read`` are names and paths of others. Nothing is made or changed.
         """
         if self.json and self.markdown:
-            raise Misuse("--json can't go with --markdown")
+            raise Misuse("--json can't be combined with --markdown")
         if self.records is not None:
             if not self.records.name.endswith(SUFFIXES):
                 raise Misuse(f"--records must name a file that ends in {', '.join(SUFFIXES)}")

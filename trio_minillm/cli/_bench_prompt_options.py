@@ -155,7 +155,7 @@ class PromptChoice(Quiet, msgspec.Struct, frozen=True, kw_only=True):
         sources = ("prompt", "prompts", "input_tokens")
         given = [_named(name) for name in sources if getattr(self, name) is not None]
         if len(given) > 1:
-            raise Misuse(f"{given[0]} can't go with {given[1]}")
+            raise Misuse(f"{given[0]} can't be combined with {given[1]}")
         return given[0] if given else "--prompt"
 
     def asked(self, asking: RequestChoice, kind: str) -> Asked:
@@ -163,7 +163,7 @@ class PromptChoice(Quiet, msgspec.Struct, frozen=True, kw_only=True):
         most = asking.max_tokens
         if self.output_tokens is not None:
             if most is not None:
-                raise Misuse("--max-tokens can't go with --output-tokens")
+                raise Misuse("--max-tokens can't be combined with --output-tokens")
             if self.output_tokens != SAME:
                 lengths = lengths_from("--output-tokens", self.output_tokens)
                 most = None if lengths is None else max(1, round(lengths.mean))
@@ -247,7 +247,9 @@ class PromptChoice(Quiet, msgspec.Struct, frozen=True, kw_only=True):
         """Return prompts that are to be made as long as those of a file."""
         for name in ("turns", "output_tokens", "unique"):
             if getattr(self, name):
-                raise Misuse(f"{_named(name)} can't go with a file of lengths or recordings")
+                raise Misuse(
+                    f"{_named(name)} can't be combined with a file of lengths or recordings"
+                )
         wanted = Synthetic(shapes=tuple(read.shapes), seed=seed)
         return Prompts(kind="lengths", synthetic=wanted, recordings=tuple(read.recordings))
 

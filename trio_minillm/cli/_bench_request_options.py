@@ -14,7 +14,7 @@ import trio_minillm as llm
 from .._protocol.redaction import secrets_in
 from .._types.messages import Quiet
 from ._output import Misuse
-from ._shared import reasoning_of, schema_from
+from ._shared import extra_from, reasoning_of, schema_from
 
 MAX_TOKENS = 128
 """Tokens of an answer by default, at most: few enough to cost cents."""
@@ -24,7 +24,6 @@ _OWN_SERVERS = ("compatible", "local", "text")
 """Kinds of models whose servers may take fields that no vendor has."""
 
 _HELP = {
-    "extra": "Extra fields of the request body: a JSON object, or @FILE with one.",
     "top_p": "Sample only from the likeliest tokens that make up this probability.",
     "seed": "Seed to send with each request, if the server accepts one.",
     "stop": "Stop sequence; may be repeated.",
@@ -37,7 +36,6 @@ MostTokens = Annotated[
     int | None,
     Option("--max-tokens", metavar="N", help=f"Maximum tokens per answer. [{MAX_TOKENS}]"),
 ]
-Extra = Annotated[str | None, Option(metavar="JSON", help=_HELP["extra"])]
 TopP = Annotated[float | None, Option(metavar="P", help=_HELP["top_p"])]
 Seed = Annotated[int | None, Option(metavar="N", help=_HELP["seed"])]
 Stop = Annotated[list[str] | None, Option(metavar="TEXT", help=_HELP["stop"])]
@@ -74,7 +72,7 @@ class Asked(Quiet, msgspec.Struct, frozen=True, kw_only=True):
         """
         if isinstance(model, str):
             if self.headers:
-                raise Misuse("--header can't go with a local model")
+                raise Misuse("--header can't be combined with a local model")
             return model
         return msgspec.structs.replace(self.with_fields(model), headers=self.headers)
 
@@ -122,9 +120,7 @@ class RequestChoice(Quiet, msgspec.Struct, frozen=True, kw_only=True):
             "response_format": None if self.schema is None else schema_from(self.schema),
         }
         params = {name: value for name, value in params.items() if value is not None}
-        extra = {} if self.extra is None else _object_of(self.extra)
-        for name in sorted(extra.keys() & params.keys()):
-            raise Misuse(f"--extra must not contain {name}, which has its own option")
+        extra = extra_from(self.extra, params)
         return Asked(
             params=params,
             extra={**extra, **self._of_own_servers(kind, extra, to_the_end=to_the_end)},
@@ -147,24 +143,10 @@ class RequestChoice(Quiet, msgspec.Struct, frozen=True, kw_only=True):
                 *some, last = _OWN_SERVERS
                 raise Misuse(f"{option} works only with {', '.join(some)}, and {last} models")
             if name in extra:
-                raise Misuse(f"{option} can't go with {name} in --extra")
+                raise Misuse(f"{option} can't be combined with {name} in --extra")
         if to_the_end and "ignore_eos" not in extra:
             fields["ignore_eos"] = True
         return fields
-
-
-def _object_of(given: str) -> dict[str, Any]:
-    """Return the object of ``--extra``, which may be in a file."""
-    text: str | bytes = given
-    if given.startswith("@"):
-        try:
-            text = Path(given[1:]).read_bytes()
-        except OSError as exc:
-            raise Misuse(f"--extra {given}: {exc.strerror or exc}") from exc
-    try:
-        return msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        raise Misuse("--extra must be a JSON object, or @FILE with one") from None
 
 
 def _headers(given: Sequence[str]) -> dict[str, str]:

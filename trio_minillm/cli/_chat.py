@@ -1,10 +1,11 @@
-"""``trio-minillm chat``: one prompt in, the answer streamed out, and its cost.
+"""``trio-minillm chat``: one prompt in, the answer streamed out, and its cost; or a conversation.
 
 Guarantees:
 
 - What a model or a server says is printed and never interpreted: a terminal gets none of its
   control characters, and rich none of its markup. A pipe gets the answer's text untouched.
-- stdout carries the answer, or with ``--json``/``--raw`` that form of it, and nothing else.
+- stdout carries the answer, or with ``--json``/``--raw`` that form of it, and nothing else; in a
+  conversation the prompts, too.
 - Every end has an exit code of `_output.EXIT_CODES`, and none has a traceback. What had arrived is
   shown and counted, even after Ctrl-C, which ends the stream and not just the program.
 - Keys come from the environment, and nothing here prints one.
@@ -16,60 +17,29 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any
 
-import msgspec
 import trio
 import typer
-from rich.console import Console
 from typer import Argument, Option
 
 import trio_minillm as llm
 
+from .._batch.validation import check_format
 from ..local._named import key_of, kind_of, open_model, variable_of
 from . import _shared as option
+from ._chat_answer import LOCAL_CONTEXT, Ask, Chosen, Interrupt, Mode, finish, stream_answer
+from ._chat_files import FilePart, file_part
+from ._chat_talk import converse
 from ._costs import RunLedger, open_ledger
-from ._output import (
-    ENDING_SIGNALS,
-    Answer,
-    Misuse,
-    OutputError,
-    TextView,
-    closing_rows,
-    error_line,
-    exit_code,
-    json_line,
-    visible,
-)
-from ._shared import model_of, price_of, priced, reasoning_of, timeouts_of
-from ._terminal import encoded, print_error, print_rows, put, say, write_all
+from ._output import ENDING_SIGNALS, Answer, Misuse, OutputError
+from ._shared import extra_from, format_from, model_of, priced, reasoning_of, timeouts_of
+from ._terminal import say
 from ._verbose import watcher
-
-LOCAL_CONTEXT = 4096
-"""Tokens of a local model, for prompt and answer together; memory for them is taken at once."""
-STUCK_SECONDS = 0.5
-"""Seconds after Ctrl-C that a write to stdout which hangs (in a pager) is waited for."""
-Mode = Literal["text", "whole", "json", "raw"]
-"""The form of the answer: text as it arrives, text at the end, JSON, or the events' data."""
-
-
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """One ``chat`` command with its options parsed and checked."""
-
-    model: llm.Model | str
-    """The model, or the name of a local one."""
-    messages: list[llm.Message]
-    params: dict[str, Any]
-    timeouts: llm.Timeouts
-    retry: llm.Retry
-    lenient: bool
-    mode: Mode
-    ledger: RunLedger
-    observer: llm.Observer | None = None
-
 
 # -- the command's options as a request ------------------------------------------------------
 
@@ -106,71 +76,85 @@ def _piped_in() -> bool:
     return False
 
 
-# -- the command -----------------------------------------------------------------------------
+def _is_talk(words: list[str], interactive: bool, mode: Mode) -> bool:
+    """Return whether the command is a conversation: on a terminal, without a prompt or by request.
 
-
-class _Interrupt:
-    """The response to Ctrl-C and SIGTERM.
-
-    The first ends the stream and lets the program report what arrived; the second ends the program
-    at once.
+    Raises `Misuse` for a request that can't be met.
     """
-
-    def __init__(self) -> None:
-        self.happened: signal.Signals | None = None
-        self.stream: llm.TrackedStream | None = None
-        self.scope = trio.CancelScope()
-
-    async def watch(self, *, task_status: trio.TaskStatus[None]) -> None:
-        with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
-            task_status.started()
-            self.happened = signal.Signals(await anext(signals))
-            # The second must not wait for a shielded scope, nor for a write that hangs.
-            for number in ENDING_SIGNALS:
-                signal.signal(number, lambda number, _: os._exit(128 + number))
-            if self.stream is not None:
-                # It ends at once; its cost is waited for elsewhere.
-                with suppress(trio.ClosedResourceError), trio.move_on_after(STUCK_SECONDS):
-                    await self.stream.cancel()
-                    await trio.sleep_forever()
-            self.scope.cancel()
-            await trio.sleep_forever()
+    terminal = all(file is not None and file.isatty() for file in (sys.stdin, sys.stdout))
+    if not interactive:
+        return terminal and not words and mode in ("text", "whole")
+    if mode in ("json", "raw"):
+        raise Misuse("--interactive can't be combined with --json or --raw")
+    if "-" in words:
+        raise Misuse(
+            "--interactive can't be combined with a - in the prompt: it reads stdin itself"
+        )
+    if not terminal:
+        raise Misuse("--interactive needs a terminal as stdin and as stdout")
+    return True
 
 
-async def _show(stream: llm.StreamingCompletion, mode: Mode) -> None:
-    """Read the stream, and write the answer as it arrives if the mode does so.
+def _messages(
+    words: list[str], files: Sequence[FilePart], system: str | None, *, quiet: bool
+) -> list[llm.Message]:
+    if words and "-" not in words and not quiet and _piped_in():
+        say("note: stdin is not read; put a - after the prompt to send it along\n")
+    prompt = llm.user(prompt_of(words, _read_stdin), *files)
+    return [prompt] if system is None else [llm.system(system), prompt]
 
-    Raises what the stream raises.
+
+def _params(
+    max_tokens: int | None, temperature: float | None, reasoning: str | None, schema: str | None
+) -> dict[str, Any]:
+    """Return the typed parameters that were given. Raises `Misuse`."""
+    form = None if schema is None else format_from(schema)
+    if form is not None:
+        try:
+            check_format(form)
+        except (ImportError, ValueError) as exc:
+            raise Misuse(f"--schema: {exc}") from exc
+    given = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "reasoning": reasoning_of(reasoning),
+        "response_format": form,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+# -- one prompt ------------------------------------------------------------------------------
+
+
+async def _watch(interrupt: Interrupt, *, task_status: trio.TaskStatus[None]) -> None:
+    """Respond to Ctrl-C and SIGTERM: the first ends the stream and lets the program report what
+    arrived; the second ends the program at once.
     """
-    if mode in ("whole", "json"):
-        await stream.collect()
-        return
-    terminal = sys.stdout is not None and sys.stdout.isatty()
-    view = TextView(terminal=terminal, styled=terminal and Console().color_system is not None)
-    event = 0
-    try:
-        async for chunk in stream:
-            if mode == "text":
-                await put(encoded(view.show(chunk), sys.stdout))
-            elif chunk.raw and chunk.event != event:  # an event can hold several chunks
-                event = chunk.event
-                line = visible(chunk.raw.decode("utf-8", "replace")).encode()
-                await put((line if terminal else chunk.raw) + b"\n")
-    except llm.MiniLLMError:
-        await put(encoded(view.end(), sys.stdout))
-        raise
-    await put(encoded(view.end(), sys.stdout))
+    with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
+        task_status.started()
+        first = await anext(signals)
+        # The second must not wait for a shielded scope, nor for a write that hangs.
+        for number in ENDING_SIGNALS:
+            signal.signal(number, lambda number, _: os._exit(128 + number))
+        await interrupt.end(first)
+        await trio.sleep_forever()
 
 
-async def _chat(ask: Ask, answer: Answer) -> None:
-    """Carry out the command, and fill in ``answer``, however it ends."""
+async def _chat(ask: Ask, chosen: Chosen, messages: list[llm.Message], answer: Answer) -> None:
+    """Send one request, and fill in ``answer``, however it ends."""
     async with trio.open_nursery() as nursery:
-        interrupt = _Interrupt()
-        await nursery.start(interrupt.watch)
+        interrupt = Interrupt()
+        await nursery.start(_watch, interrupt)
         with interrupt.scope:
             try:
-                async with open_model(ask.model, context=LOCAL_CONTEXT, slots=1) as model:
-                    await _stream(model, ask, answer, interrupt)
+                async with (
+                    open_model(chosen.model, context=LOCAL_CONTEXT, slots=1) as model,
+                    llm.open_client(ledger=ask.ledger, observer=ask.observer) as client,
+                ):
+                    try:
+                        await stream_answer(client, model, ask, messages, answer, interrupt)
+                    finally:
+                        _tell_asking(answer, interrupt)
             except (llm.MiniLLMError, OutputError, Misuse) as exc:
                 answer.error = exc
         if answer.stream is not None:  # only now that the client is closed, all costs are booked
@@ -179,73 +163,27 @@ async def _chat(ask: Ask, answer: Answer) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def _stream(model: llm.Model, ask: Ask, answer: Answer, interrupt: _Interrupt) -> None:
-    async with llm.open_client(ledger=ask.ledger, observer=ask.observer) as client:
-        try:
-            stream = client.stream(
-                model,
-                ask.messages,
-                timeouts=ask.timeouts,
-                retry=ask.retry,
-                price=price_of(model),
-                lenient=ask.lenient,
-                raw=ask.mode == "raw",
-                **ask.params,
-            )
-        except (
-            ValueError,
-            TypeError,
-        ) as exc:  # an option that this model's wire format does not have
-            raise Misuse(str(exc)) from exc
-        try:
-            async with stream:
-                interrupt.stream = stream
-                await _show(stream, ask.mode)
-        finally:
-            answer.stream = stream
-            if interrupt.happened and any(record.unsettled for record in stream.records):
-                say("\nasking what it cost; Ctrl-C again does not wait for the answer\n")
+def _tell_asking(answer: Answer, interrupt: Interrupt) -> None:
+    stream = answer.stream
+    if stream and interrupt.happened and any(record.unsettled for record in stream.records):
+        say("\nasking what it cost; Ctrl-C again does not wait for the answer\n")
 
 
-def _finish(answer: Answer, mode: Mode, quiet: bool, variable: str | None) -> int:
-    """Print the rest, and return the exit code. ``variable`` is that of the key."""
-    response = answer.response
+def _run(ask: Ask, chosen: Chosen, messages: list[llm.Message], answer: Answer) -> None:
     try:
-        if mode == "json":
-            write_all(sys.stdout, json_line(answer))
-        elif mode == "whole" and response.text:
-            view = TextView(terminal=sys.stdout is not None and sys.stdout.isatty())
-            text = view.show(llm.StreamChunk(response.text)) + view.end()
-            write_all(sys.stdout, encoded(text, sys.stdout))
-    except OutputError as exc:
-        answer.error = exc
-    code = exit_code(answer)
-    if code == 141:
-        return code
-    # A request that was refused or never sent has nothing to show but its error.
-    arrived = answer.error is None or response.timings.chunks or response.usage is not None
-    if mode != "json" and not quiet and response.outcome is not None and arrived:
-        print_rows(closing_rows(response))
-    if answer.error is not None:
-        print_error(error_line(answer.error, variable, answer.secret))
-    return code
-
-
-def _run(ask: Ask, answer: Answer) -> None:
-    try:
-        trio.run(_chat, ask, answer)
+        trio.run(_chat, ask, chosen, messages, answer)
     except* KeyboardInterrupt:  # just before the signal was watched, or just after
         answer.interrupted = signal.SIGINT
+    answer.error = answer.error or ask.ledger.unwritten()
 
 
-def _messages(words: list[str], system: str | None, *, quiet: bool) -> list[llm.Message]:
-    if words and "-" not in words and not quiet and _piped_in():
-        say("note: stdin is not read; put a - after the prompt to send it along\n")
-    prompt = llm.user(prompt_of(words, _read_stdin))
-    return [prompt] if system is None else [llm.system(system), prompt]
-
+# -- the command -----------------------------------------------------------------------------
 
 _HELP = {
+    "prompt": "The prompt; - stands for stdin. Without one, a terminal is a conversation.",
+    "file": "Send a picture, sound, PDF or text along with the prompt; may be repeated.",
+    "interactive": "Continue as a conversation after the answer.",
+    "schema": "A JSON schema (a file, or the JSON itself) or MODULE:TYPE, to check the answer with.",
     "json": "Print the response, or the failure, as one JSON object.",
     "raw": "Print the data of each event of the answer as it arrived.",
     "no_stream": "Print the text only at the end.",
@@ -253,14 +191,18 @@ _HELP = {
 
 
 def chat(
-    prompt: Annotated[list[str] | None, Argument(help="The prompt; - stands for stdin.")] = None,
+    prompt: Annotated[list[str] | None, Argument(help=_HELP["prompt"])] = None,
     *,
     model: option.ModelName,
     base_url: option.BaseURL = None,
+    file: Annotated[list[Path] | None, Option(metavar="PATH", help=_HELP["file"])] = None,
+    interactive: Annotated[bool, Option("--interactive", "-i", help=_HELP["interactive"])] = False,
     system: option.System = None,
     max_tokens: option.MaxTokens = None,
     temperature: option.Temperature = None,
     reasoning: option.ReasoningHow = None,
+    schema: Annotated[str | None, Option(metavar="FORMAT", help=_HELP["schema"])] = None,
+    extra: option.Extra = None,
     timeout_first: option.TimeoutFirst = None,
     timeout_idle: option.TimeoutIdle = None,
     timeout_total: option.TimeoutTotal = None,
@@ -274,7 +216,7 @@ def chat(
     quiet: option.Quiet = False,
     verbose: option.Verbose = False,
 ) -> None:
-    """Send one prompt and stream the answer to stdout.
+    """Send one prompt and stream the answer to stdout; without a prompt, on a terminal, converse.
 
     Reasoning is shown on a terminal only. The outcome, tokens, times and cost follow on stderr, unless
     you give --json or --quiet.
@@ -283,21 +225,24 @@ def chat(
     answer = Answer(secret=key_of(kind, base_url))
     mode: Mode = "json" if json else "raw" if raw else "whole" if no_stream else "text"
     first, idle, total = timeout_first, timeout_idle, timeout_total
+    words = prompt or []
     try:
         if raw and (json or no_stream):
-            raise Misuse("--raw can't go with --json or --no-stream")
+            raise Misuse("--raw can't be combined with --json or --no-stream")
+        is_talk = _is_talk(words, interactive, mode)
+        params = _params(max_tokens, temperature, reasoning, schema)
+        opened = priced(model_of(model, base_url), price)
+        chosen = Chosen(name=model, base_url=base_url, model=opened)
+        files = [file_part(path) for path in file or ()]
+        messages = [] if is_talk else _messages(words, files, system, quiet=quiet)
         ask = Ask(
-            model=priced(model_of(model, base_url), price),
-            messages=_messages(prompt or [], system, quiet=quiet),
-            params={
-                "max_tokens": max_tokens,
-                "temperature": temperature,
-                "reasoning": reasoning_of(reasoning),
-            },
+            params=params,
+            extra=extra_from(extra, params),
             timeouts=timeouts_of(first_chunk=first, idle=idle, total=total),
             retry=llm.Retry(attempts=attempts),
             lenient=lenient,
             mode=mode,
+            quiet=quiet,
             ledger=RunLedger(open_ledger(ledger) if ledger else None),
             observer=watcher(verbose=verbose, quiet=quiet, secret=answer.secret),
         )
@@ -306,11 +251,11 @@ def chat(
     except KeyboardInterrupt:
         answer.interrupted = signal.SIGINT
     else:
-        _run(ask, answer)
-        unwritten = ask.ledger.unwritten()
-        answer.error = answer.error or unwritten
+        if is_talk:
+            raise typer.Exit(converse(ask, chosen, system, " ".join(words), files))
+        _run(ask, chosen, messages, answer)
     try:
-        code = _finish(answer, mode, quiet, variable_of(kind, base_url))
+        code = finish(answer, mode, quiet, variable_of(kind, base_url))
     except KeyboardInterrupt:  # stdout or stderr hangs
         code = 130
     raise typer.Exit(code)

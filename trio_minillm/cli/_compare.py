@@ -82,7 +82,7 @@ def _compare(
     from .._bench.comparison.table import SCHEMA, fields_of, table_of
 
     if json and markdown:
-        raise Misuse("--json can't go with --markdown")
+        raise Misuse("--json can't be combined with --markdown")
     if len(files) < 2:
         raise Misuse("give at least two results to compare")
     try:

@@ -27,8 +27,8 @@ EXIT_CODES = {
     3: "not sent: wrong address, no network, or the local model did not start",
     4: "refused: the key or the request is wrong",
     5: "refused for now: exhausted quota, rate limit, or an overloaded or failing server",
-    6: "the answer broke off or failed: truncated, timed out, malformed, or an error inside it; for batch"
-    " and bench, some requests failed",
+    6: "the answer broke off or failed: truncated, timed out, malformed, an error inside it, or not as"
+    " --schema asks; for batch and bench, some requests failed",
     7: "batch: stopped by a limit you set, an exhausted quota, or a server that refuses for a long time",
     8: "compare: a condition of --fail-if holds",
     130: "interrupted by Ctrl-C",
@@ -99,40 +99,6 @@ def one_line(text: str, limit: int = ERROR_CHARS) -> str:
     """Return the text on one line, without control characters, and cut at ``limit`` characters."""
     line = visible(" ".join(text.split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-class TextView:
-    """The text to show for each chunk, on a terminal with the reasoning, dimmed if possible."""
-
-    def __init__(self, *, terminal: bool, styled: bool = False) -> None:
-        self._terminal = terminal
-        self._styled = styled
-        self._thinking = False
-        self._last = "\n"
-
-    def show(self, chunk: llm.StreamChunk) -> str:
-        """Return the text to write for this chunk, which may be empty."""
-        if not self._terminal:
-            return self._kept(chunk.delta)
-        out = ""
-        if chunk.reasoning:
-            thought = self._kept(visible(chunk.reasoning))
-            # Each piece is dimmed by itself, so that the terminal never stays dim.
-            out = f"\x1b[2m{thought}\x1b[0m" if self._styled else thought
-            self._thinking = True
-        if chunk.delta:
-            out += self.end() + "\n" if self._thinking else ""
-            out += self._kept(visible(chunk.delta))
-            self._thinking = False
-        return out
-
-    def end(self) -> str:
-        """Return what completes the last line: a newline, or nothing."""
-        return "" if self._last == "\n" else "\n"
-
-    def _kept(self, text: str) -> str:
-        self._last = text[-1:] or self._last
-        return text
 
 
 # -- the closing lines ---------------------------------------------------------------------

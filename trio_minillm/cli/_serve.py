@@ -86,7 +86,7 @@ def serve(
     """
     try:
         if rate is not None and itl is not None:
-            raise Misuse("--rate can't go with --itl")
+            raise Misuse("--rate can't be combined with --itl")
         if rate is not None and not rate > 0:
             raise Misuse("--rate must be more than 0")
         options = ServeOptions(

@@ -7,7 +7,8 @@ An option of one command is a parameter in that command's own file: ``_chat.py``
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, TypeVarTuple
@@ -20,6 +21,7 @@ import trio_minillm as llm
 
 from .._types.cost import RATES
 from .._types.money import payable
+from .._types.params import format_of
 from .._types.schemas import plain_name
 from ..local._named import (
     KEYS,
@@ -33,6 +35,7 @@ from ..local._named import (
     suggested,
     variable_of,
 )
+from ._imported import imported
 from ._output import Misuse
 
 Result = TypeVar("Result")
@@ -58,6 +61,7 @@ _LENIENT = "Skip events whose text or tool calls can't be read."
 _SYSTEM = "The system prompt."
 _TEMPERATURE = "The sampling temperature; at 0, answers vary least."
 _REASONING = "How much to reason: an effort (low, high, …), a number of tokens, on, or off."
+_EXTRA = "Extra fields of the request body: a JSON object, or @FILE with one."
 _LEDGER = "Append every attempt and its cost to this file, as JSON lines."
 _VERBOSE = "Show each request and response on stderr, without keys and prompts."
 
@@ -83,6 +87,7 @@ MaxTokens = Annotated[int | None, Option(metavar="N", help="The longest answer, 
 System = Annotated[str | None, Option(metavar="TEXT", help=_SYSTEM)]
 Temperature = Annotated[float | None, Option(metavar="T", help=_TEMPERATURE)]
 ReasoningHow = Annotated[str | None, Option("--reasoning", metavar="HOW", help=_REASONING)]
+Extra = Annotated[str | None, Option(metavar="JSON", help=_EXTRA)]
 TimeoutFirst = Annotated[float | None, Option(metavar="S", help=_FIRST)]
 TimeoutIdle = Annotated[float | None, Option(metavar="S", help=_IDLE)]
 TimeoutTotal = Annotated[float | None, Option(metavar="S", help=_TOTAL)]
@@ -205,16 +210,44 @@ def reasoning_of(given: str | None) -> str | int | bool | None:
 
 
 def schema_from(path: Path) -> llm.JSONSchema:
-    """Return the response format of ``--schema``. Raises `Misuse` for a file that has no JSON object.
+    """Return the response format of ``--schema FILE``. Raises `Misuse` for a file that has no JSON object.
 
     Whether that is a schema is checked with each request that it is for.
     """
     try:
-        schema = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        text = path.read_bytes()
     except OSError as exc:
         raise Misuse(f"--schema {path}: {exc.strerror or exc}") from exc
+    return _schema_in(text, f"--schema {path}: not a JSON object")
+
+
+def format_from(given: str) -> llm.JSONSchema:
+    """Return the response format of ``--schema FILE|JSON|MODULE:TYPE``. Raises `Misuse`.
+
+    What begins with a brace is JSON. A file comes before a module of the same name. A type has its
+    answers read as that type.
+    """
+    if given.lstrip().startswith("{"):
+        return _schema_in(given, "--schema is not a JSON object")
+    if Path(given).exists() or not re.fullmatch(r"[\w.]+:[\w.]+", given):
+        return schema_from(Path(given))
+    found = imported("--schema", given, "FILE, JSON or MODULE:TYPE")
+    if isinstance(found, Mapping):
+        return llm.JSONSchema(schema=dict(found), name=plain_name(found.get("title")))
+    try:
+        asked = format_of(found)
+    except (TypeError, ValueError):
+        asked = None
+    if not isinstance(asked, llm.JSONSchema):
+        raise Misuse(f"--schema {given}: neither a type that JSON can hold nor a schema")
+    return asked
+
+
+def _schema_in(text: str | bytes, otherwise: str) -> llm.JSONSchema:
+    try:
+        schema = msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        raise Misuse(f"--schema {path}: not a JSON object") from None
+        raise Misuse(otherwise) from None
     return llm.JSONSchema(schema=schema, name=plain_name(schema.get("title")))
 
 
@@ -225,6 +258,29 @@ def run_in_trio(work: Callable[[*Args], Awaitable[Result]], *args: *Args) -> Res
     except* KeyboardInterrupt:
         pass
     raise KeyboardInterrupt
+
+
+def extra_from(given: str | None, params: Collection[str]) -> dict[str, Any]:
+    """Return the fields of ``--extra``, a JSON object that may be in a file; none if it was not given.
+
+    Raises `Misuse` for anything else, and for a field that is one of the ``params`` of the request:
+    these have options of their own.
+    """
+    if given is None:
+        return {}
+    text: str | bytes = given
+    if given.startswith("@"):
+        try:
+            text = Path(given[1:]).read_bytes()
+        except OSError as exc:
+            raise Misuse(f"--extra {given}: {exc.strerror or exc}") from exc
+    try:
+        extra = msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        raise Misuse("--extra must be a JSON object, or @FILE with one") from None
+    for name in sorted(extra.keys() & set(params)):
+        raise Misuse(f"--extra must not contain {name}, which has its own option")
+    return extra
 
 
 Options = TypeVar("Options", bound=msgspec.Struct)
