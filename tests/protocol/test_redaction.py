@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trio_minillm._protocol.redaction import (
+    HIDDEN,
     RUN,
     THOROUGH,
     redact,
@@ -19,6 +20,7 @@ from trio_minillm._protocol.redaction import (
     redact_text,
     secrets_in,
     secrets_of,
+    shown_headers,
 )
 
 from ..support.spellings import KEY, VALUE, pieces_of, spelled, spellings
@@ -175,3 +177,20 @@ def test_hiding_takes_time_in_proportion(size: int) -> None:
     ):
         body = (piece * size)[:size]
         assert steps(body) <= 30 * min(size, 2**16) + 1_000 * len(key), piece
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("Authorization", "Bearer sk-1", HIDDEN.decode()),
+        ("x-api-key", "sk-1", HIDDEN.decode()),
+        ("set-cookie", "session=1", HIDDEN.decode()),
+        ("x-ratelimit-remaining-tokens", "149984", "149984"),
+        ("x-rate-limit-reset-tokens", "6s", "6s"),
+        ("content-type", "application/json", "application/json"),
+        ("x-request-id", "sk-1 asked", "… asked"),
+    ],
+)
+def test_headers_are_shown_without_secrets(name: str, value: str, shown: str) -> None:
+    headers = {name: value}
+    assert shown_headers(headers, lambda text: text.replace("sk-1", "…")) == {name: shown}
