@@ -145,20 +145,35 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check types: the code, what the package promises, and the README's first program."""
+    """Check types: the code, what the package promises, and the programs of the README and the pages."""
     install(session, *group("typing"), extras=EXTRAS)
     session.install("--no-deps", "inspect-ai")  # for its types only; the harness has none
     session.run("mypy")
     session.run("pyright")
     session.run("pyright", "--verifytypes", "trio_minillm", "--ignoreexternal")
-    program = Path(session.create_tmp()) / "first_program.py"
-    source = Path("README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
-    program.write_text(f"# pyright: strict\n{source}", encoding="utf-8")
-    session.run("mypy", "--strict", str(program))
-    session.run("pyright", str(program))
+    programs = list(map(str, write_programs(Path(session.create_tmp()) / "programs")))
+    session.run("mypy", "--strict", *programs)
+    session.run("pyright", *programs)
     promised = map(str, sorted(Path("tests", "typing").glob("*.py")))
     python = str(Path(session.bin) / "python")
-    session.run("pyrefly", "check", f"--python-interpreter-path={python}", str(program), *promised)
+    session.run("pyrefly", "check", f"--python-interpreter-path={python}", *programs, *promised)
+
+
+def write_programs(folder: Path) -> list[Path]:
+    """Write each whole program of the pages into a file, with the page's blocks before it if it needs
+    them, and return the files.
+    """
+    folder.mkdir(exist_ok=True)
+    written = []
+    for page in (Path("README.md"), *sorted(Path("docs").rglob("*.md"))):
+        blocks = re.findall(r"(?ms)^```python\n(.*?)^```", page.read_text(encoding="utf-8"))
+        for number, block in enumerate(blocks):
+            if "trio.run(" not in block:
+                continue
+            whole = block if "import trio_minillm" in block else "\n".join(blocks[: number + 1])
+            written.append(folder / f"{page.stem.replace('-', '_').lower()}_{number}.py")
+            written[-1].write_text(f"# pyright: strict\n{whole}", encoding="utf-8")
+    return written
 
 
 @nox.session
