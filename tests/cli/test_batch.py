@@ -724,7 +724,7 @@ def test_a_server_that_refuses_for_hours_says_until_when(endpoint: Endpoint, fil
     assert re.search(
         r"error: the server refuses until [\d: -]+ \(in 3 h 05 min\): HTTP 429", ran.err
     )
-    assert "(the same command goes on then)" in ran.err
+    assert "(run the same command again then)" in ran.err
     assert "no result: 10" in ran.out
     assert files.keys == []
     endpoint.script = lambda n: (200, [HELLO])

@@ -147,10 +147,10 @@ def test_further_fields_are_sent(endpoint: Endpoint) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("3", "--extra is a JSON object"),
+        ("3", "--extra must be a JSON object"),
         ("@none.json", "--extra @none.json: No such file"),
-        ('{"temperature": 1}', "--extra must not hold temperature"),
-        ('{"stream": false}', "extra must not hold stream"),
+        ('{"temperature": 1}', "--extra must not contain temperature"),
+        ('{"stream": false}', "extra must not contain stream"),
     ],
 )
 def test_what_can_not_be_sent_beside(endpoint: Endpoint, given: str, words: str) -> None:
