@@ -21,7 +21,7 @@ def imported(option: str, given: str, form: str) -> Any:
     """
     name, mark, path = given.partition(":")
     if not mark or not name or not path:
-        raise Misuse(f"{option} is {form}")
+        raise Misuse(f"{option} takes {form}")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -30,7 +30,7 @@ def imported(option: str, given: str, form: str) -> Any:
         for part in path.split("."):
             found = getattr(found, part)
     except (Exception, SystemExit) as exc:
-        hint = "; a MODULE is named without .py" if name.endswith(".py") else ""
+        hint = "; leave out .py" if name.endswith(".py") else ""
         raise Misuse(f"{option} {given}: {said(exc)}{hint}") from exc
     return found
 
