@@ -530,7 +530,7 @@ def test_answers_are_checked_in_a_conversation(endpoint: Endpoint) -> None:
     with talk(endpoint, "--schema", schema, columns=200) as terminal:
         terminal.type("Hi\r")
         terminal.until('{"a": "x"}\n')
-        error = terminal.until("sending again costs again)")
+        error = terminal.until("sending the request again costs again)")
         terminal.type("Again\r")
         terminal.until('{"a": 1}\n')
         terminal.type(CTRL_D)
