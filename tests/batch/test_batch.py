@@ -915,7 +915,7 @@ async def test_a_limit_is_used_and_hardly_ever_crossed(autojump_clock, counts, c
 @pytest.mark.parametrize("concurrency", [20, "auto"])
 @pytest.mark.parametrize(("share", "most"), [(0.01, 10.0), (0.05, 10.0), (0.2, 20.0), (0.5, 60.0)])
 async def test_refusals_at_random_don_t_slow_a_run_down(autojump_clock, share, most, concurrency):
-    """In virtual seconds, of which a run without refusals takes 7.5, at 20 at once."""
+    """In virtual seconds, of which a run without refusals takes 2.5, at 20 at once."""
     chance, took = random.Random(7), []
 
     async def maybe(number, body):
@@ -925,10 +925,10 @@ async def test_refusals_at_random_don_t_slow_a_run_down(autojump_clock, share, m
 
     for _ in range(3):  # the waits are chance as well: the one in the middle counts
         began = trio.current_time()
-        found, _ = await run(Server(maybe, 0.0), requests(3_000), concurrency=concurrency)
-        assert len(found) == 3_000
+        found, _ = await run(Server(maybe, 0.0), requests(1_000), concurrency=concurrency)
+        assert len(found) == 1_000
         took.append(trio.current_time() - began)
-    assert sorted(took)[1] < 7.5 * most
+    assert sorted(took)[1] < 2.5 * most
 
 
 async def test_a_refusal_is_heard_before_hundreds_follow(autojump_clock):

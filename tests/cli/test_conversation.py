@@ -112,13 +112,14 @@ def test_earlier_prompts_come_back_with_the_arrow_keys(endpoint: Endpoint) -> No
 # -- Ctrl-C and SIGTERM ----------------------------------------------------------------------
 
 
-def half(n: int) -> tuple[int, list[Any]]:
-    """The script whose first answer stays half."""
-    return (200, [HELLO]) if n else (200, [text("Half ", "an"), threading.Event()])
+def stay_half(endpoint: Endpoint) -> None:
+    """Have the first answer stay half until the end of the test."""
+    first = [text("Half ", "an"), endpoint.release]
+    endpoint.script = lambda n: (200, [HELLO] if n else first)
 
 
 def test_ctrl_c_ends_the_answer_and_keeps_its_part(endpoint: Endpoint) -> None:
-    endpoint.script = half
+    stay_half(endpoint)
     with talk(endpoint, "--ledger", "costs.jsonl") as terminal:
         terminal.type("Hi\r")
         terminal.until("Half an")
@@ -140,7 +141,7 @@ def test_ctrl_c_ends_the_answer_and_keeps_its_part(endpoint: Endpoint) -> None:
 
 
 def test_ctrl_c_before_anything_came_gives_the_prompt_back(endpoint: Endpoint) -> None:
-    endpoint.script = lambda n: (200, [HELLO] if n else [threading.Event()])
+    endpoint.script = lambda n: (200, [HELLO] if n else [endpoint.release])
     with talk(endpoint) as terminal:
         terminal.type("Hi there\r")
         wait_for(lambda: bool(endpoint.requests))
@@ -175,7 +176,7 @@ def test_ctrl_c_empties_a_prompt_first(endpoint: Endpoint) -> None:
 
 
 def test_a_second_ctrl_c_behind_an_answer_does_not_leave_yet(endpoint: Endpoint) -> None:
-    endpoint.script = half
+    stay_half(endpoint)
     with talk(endpoint) as terminal:
         terminal.type("Hi\r")
         terminal.until("Half an")
@@ -188,7 +189,7 @@ def test_a_second_ctrl_c_behind_an_answer_does_not_leave_yet(endpoint: Endpoint)
 
 @pytest.mark.parametrize("when", ["reading", "answering"])
 def test_sigterm_ends_the_conversation(endpoint: Endpoint, when: str) -> None:
-    endpoint.script = half
+    stay_half(endpoint)
     with talk(endpoint) as terminal:
         terminal.until("> ")
         if when == "answering":
@@ -228,7 +229,7 @@ def asked() -> Iterator[Asked]:
 
 
 def test_costs_are_asked_for_while_a_prompt_is_read(asked: Asked) -> None:
-    asked.script = half
+    stay_half(asked)
     where = ["-m", "openrouter:m", "--base-url", asked.url, "--attempts", "1"]
     with Terminal([*COMMAND, "chat", *where], OPENROUTER_API_KEY=KEY) as terminal:
         terminal.type("Hi\r")
@@ -245,7 +246,7 @@ def test_costs_are_asked_for_while_a_prompt_is_read(asked: Asked) -> None:
 
 
 def test_ctrl_c_does_not_wait_for_the_cost(asked: Asked) -> None:
-    asked.script = half
+    stay_half(asked)
     where = ["-m", "openrouter:m", "--base-url", asked.url, "--attempts", "1"]
     with Terminal([*COMMAND, "chat", *where], OPENROUTER_API_KEY=KEY) as terminal:
         terminal.type("Hi\r")

@@ -2,7 +2,8 @@
 
 import sys
 
-_NEEDED = ("numpy", "rich", "typer")
+NEEDED = ("numpy", "rich", "typer")
+"""Packages that some subcommand imports, and that the extra brings."""
 
 
 def main() -> None:
@@ -12,12 +13,13 @@ def main() -> None:
     """
     try:
         from ._app import main as run
+
+        run()
     except ModuleNotFoundError as exc:
-        if exc.name not in _NEEDED:
+        if exc.name not in NEEDED:
             raise
         what = f"{exc.name} is not installed: pip install 'trio-minillm[cli]'"
         sys.stderr.write(f"error: {what}\n")
         raise SystemExit(2) from None
     except KeyboardInterrupt:  # Ctrl-C before anything is there that could respond to it
         raise SystemExit(130) from None
-    run()

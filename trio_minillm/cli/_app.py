@@ -5,26 +5,20 @@ from __future__ import annotations
 import os
 import re
 import traceback
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer import Option
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 import trio_minillm as llm
 
 from ..local._named import KEYS, variable_of
-from ._batch import batch
-from ._bench import HEADINGS, bench
-from ._chat import chat
-from ._compare import compare
-from ._costs import costs
+from . import NEEDED
 from ._foreign_options import NAMES_HERE
-from ._models import models
 from ._output import one_line
-from ._report import report
-from ._serve import serve
 from ._terminal import print_error, say
 
 EXIT_CODES_PAGE = "https://trio-minillm.github.io/trio-minillm/reference/exit-codes/"
@@ -67,10 +61,17 @@ _EXAMPLES = {
         "costs costs.jsonl --by user",
         "costs costs.jsonl --settle",
     ),
+    "bench": (),
+    "report": (),
+    "compare": (),
+    "serve": (),
 }
+"""The subcommands, in the order of ``--help``, and what is shown under the help of each."""
 
 
-def _examples(command: str) -> str:
+def _examples(command: str) -> str | None:
+    if not _EXAMPLES[command]:
+        return None
     lines = "".join(f"  trio-minillm {example}\n" for example in _EXAMPLES[command])
     return f"\b\nExamples:\n{lines}"
 
@@ -115,6 +116,8 @@ class _BenchCommand(_Command):
             raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
+        from ._bench import HEADINGS
+
         sections: list[tuple[str, list[tuple[str, str]]]] = []
         for param in self.get_params(ctx):
             heading = HEADINGS.get(param.name or "")
@@ -125,6 +128,30 @@ class _BenchCommand(_Command):
         for heading, records in sections:
             with formatter.section(heading):
                 formatter.write_dl(records)
+
+
+def _subcommand(name: str) -> Any:
+    """Import a subcommand, and return it as typer runs it."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    kind = _BenchCommand if name == "bench" else _Command
+    function = getattr(import_module(f"._{name}", __package__), name)
+    app.command(name, cls=kind, epilog=_examples(name))(function)
+    return typer.main.get_command(app)
+
+
+class _Group(TyperGroup):
+    """The command without a subcommand. Each subcommand is imported when it is asked for: the benchmark's
+    modules take longer to import than all that a conversation needs.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands: dict[str, Any] = dict.fromkeys(_EXAMPLES)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in self.commands and self.commands[cmd_name] is None:
+            self.commands[cmd_name] = _subcommand(cmd_name)
+        return self.commands.get(cmd_name)
 
 
 def _root(
@@ -169,24 +196,19 @@ def _failure_line(error: Exception) -> str:
 
 
 def main() -> None:
-    """Run the command. Ends in ``SystemExit`` with one of `EXIT_CODES`."""
+    """Run the command. Ends in ``SystemExit`` with one of the documented exit codes."""
     app = typer.Typer(
+        cls=_Group,
         pretty_exceptions_enable=False,  # they show locals, and those hold keys
         rich_markup_mode=None,  # prompts and model names in usage errors are no markup
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(epilog=_EPILOG, invoke_without_command=True)(_root)
-    app.command(cls=_Command, epilog=_examples("chat"))(chat)
-    app.command(cls=_Command, epilog=_examples("batch"))(batch)
-    app.command(cls=_Command, epilog=_examples("models"))(models)
-    app.command(cls=_Command, epilog=_examples("costs"))(costs)
-    app.command(cls=_BenchCommand)(bench)
-    app.command(cls=_Command)(report)
-    app.command(cls=_Command)(compare)
-    app.command(cls=_Command)(serve)
     try:
         code = app(prog_name="trio-minillm", standalone_mode=False)
-    except Exception as exc:  # noqa: BLE001 - what typer raises has no public name
+    except Exception as exc:  # what typer raises has no public name
+        if isinstance(exc, ModuleNotFoundError) and exc.name in NEEDED:
+            raise
         misuse = hasattr(exc, "format_message")
         line, code = (usage_line(exc), 2) if misuse else (_failure_line(exc), 1)
     else:

@@ -62,10 +62,10 @@ def converse(
     with lines.signals as signals:
         talk = Talk(ask, chosen, Kept(system), lines, files)
         code = talk.run(first)
-        if talk.asks_costs() and not ask.quiet:
-            say("asking what it cost; Ctrl-C does not wait for the answer\n")
         try:
-            with signals.raised():
+            with signals.raised():  # already when the note promises it
+                if talk.asks_costs() and not ask.quiet:
+                    say("asking what it cost; Ctrl-C does not wait for the answer\n")
                 talk.stage.close()
         except KeyboardInterrupt:
             code = code or 130

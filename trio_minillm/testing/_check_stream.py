@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 import msgspec
 import trio
-import trio.testing
 
 from .._toolkit.streams import StreamingCompletion
 from .._types.chunks import StreamChunk
@@ -70,6 +69,8 @@ async def _within(seconds: float, what: str, do: Callable[[], Awaitable[None]]) 
 
 
 async def _read(open: Open) -> _Expected:
+    from trio.testing import assert_checkpoints  # takes long where pytest is installed
+
     pieces: list[str] = []
     error: MiniLLMError | None = None
     async with open() as stream:
@@ -94,7 +95,7 @@ async def _read(open: Open) -> _Expected:
             assert error.partial is not None, "the error has no partial response"
             _check_agrees(error.partial, "".join(pieces), outcome, "the error's partial response")
         again: MiniLLMError | None = None
-        with trio.testing.assert_checkpoints():
+        with assert_checkpoints():
             try:
                 assert await stream.next_chunk() is None, "a chunk comes after the end"
             except MiniLLMError as exc:
@@ -160,9 +161,11 @@ async def _left(open: Open, expected: _Expected) -> None:
 
 
 async def _cancelled(open: Open, expected: _Expected) -> None:
+    from trio.testing import assert_checkpoints
+
     async with open() as stream:
         first = await _first_delta(stream)
-        with trio.testing.assert_checkpoints():
+        with assert_checkpoints():
             response = await stream.cancel()
         _check_left(stream, expected, first, "cancelled")
         assert response.content == stream.response.content, "cancel returns another response"
