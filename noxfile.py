@@ -358,16 +358,19 @@ def release(session: nox.Session) -> None:
     wheels = (name for name in files if name.endswith(".whl"))
     session.run("check-wheel-contents", "--ignore=W009", *wheels)  # pytest's plugin stands beside
     clean = Path(session.create_tmp()).resolve() / "clean"
-    session.run("python", "-m", "venv", "--clear", str(clean))
+    session.run(
+        "python", "-m", "venv", "--clear", "--without-pip", str(clean)
+    )  # nor in the list of parts
     python = str(clean / "bin" / "python")
     for name in files:  # the wheel, and a wheel that is built from the sdist
-        pip = (python, "-m", "pip", "install", "--quiet", "--force-reinstall")
-        session.run(*pip, f"{name}[cli]", external=True)
+        pip = ("python", "-m", "pip", f"--python={python}", "install", "--quiet")
+        session.run(*pip, "--force-reinstall", f"{name}[cli]")
         session.run(python, "-P", "-m", "trio_minillm.cli", "--version", external=True)
     bom = str(out / "trio-minillm.cdx.json")
     session.run(
         "cyclonedx-py", "environment", python, "--pyproject=pyproject.toml", f"--output-file={bom}"
     )
+    session.run("python", ".ci/release.py", "version", bom)
     session.run("python", ".ci/release.py", "notes", str(out / "notes.md"))
     if not dry:
         session.run("python", ".ci/release.py", "tag")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -64,8 +65,15 @@ def check(version: str) -> None:
     dated(CHANGELOG.read_text(encoding="utf-8"), version, date.min)
 
 
+def with_version(parts: str, version: str) -> str:
+    """Return a CycloneDX list of parts whose subject has this version: its maker finds none that is dynamic."""
+    listed = json.loads(parts)
+    listed["metadata"]["component"]["version"] = version
+    return f"{json.dumps(listed, indent=2)}\n"
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Run ``check``, ``notes FILE`` or ``tag``. Returns the exit code."""
+    """Run ``check``, ``notes FILE``, ``version FILE`` or ``tag``. Returns the exit code."""
     what, *rest = arguments
     version = version_in(VERSION.read_text(encoding="utf-8"))
     changelog = CHANGELOG.read_text(encoding="utf-8")
@@ -74,6 +82,9 @@ def main(arguments: Sequence[str]) -> int:
             check(version)
         elif what == "notes":
             Path(rest[0]).write_text(section(changelog, version)[1], encoding="utf-8")
+        elif what == "version":
+            parts = Path(rest[0])
+            parts.write_text(with_version(parts.read_text("utf-8"), version), encoding="utf-8")
         else:
             check(version)
             text = dated(changelog, version, datetime.now(UTC).date())

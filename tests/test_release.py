@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import re
 import subprocess
 from datetime import date
+from importlib.metadata import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -56,6 +59,23 @@ def test_the_version_of_the_code_has_a_section() -> None:
     assert release.version_in(source) == __version__
     changelog = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
     assert release.section(changelog, __version__)[1]
+
+
+def test_the_list_of_parts_gets_the_version() -> None:
+    parts = '{"metadata": {"component": {"name": "trio-minillm"}}, "components": []}'
+    found = json.loads(release.with_version(parts, "0.2.0"))
+    assert found["metadata"]["component"] == {"name": "trio-minillm", "version": "0.2.0"}
+
+
+def test_the_page_on_an_index_has_whole_addresses() -> None:
+    """Which has no folder beside it, as README.md has."""
+    page = metadata("trio-minillm").get_payload()
+    targets = re.findall(r"\]\(([^)]+)\)", page)
+    assert f"https://github.com/trio-minillm/trio-minillm/blob/v{__version__}/LICENSE" in targets
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page)
+    assert pictures
+    assert all(picture.startswith("https://raw.") for picture in pictures)
+    assert all(target.startswith(("https://", "#")) for target in targets)
 
 
 @pytest.fixture

@@ -419,7 +419,7 @@ def test_invalid_answers_are_asked_again(endpoint: Endpoint, files: Files, schem
     (line,) = read_results(files.target)
     assert [a.get("invalid") for a in line.attempts] == ["'name' is a required property", None]
     assert "asked again: 1 invalid answer\n" in ran.out
-    assert "sent again" not in ran.out
+    assert "retried" not in ran.out
     assert [m["role"] for m in endpoint.requests[1]["messages"]] == ["user", "assistant", "user"]
     assert len(list(llm.JSONLLedger(ledger, read_only=True).records())) == 2
     batch(endpoint, files, *args)

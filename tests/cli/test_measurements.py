@@ -74,7 +74,7 @@ def test_usage_that_is_not_final_counts_no_tokens() -> None:
         Sample(response=answer(), last_at=15.0),
     )
     assert (results.tokens.answers, results.tokens.sums["completion_tokens"]) == (1, 21)
-    assert "1 whole answer came without usage: there were more tokens than these" in results.notes()
+    assert "1 complete answer reported no usage; their tokens are not counted" in results.notes()
 
 
 def test_what_was_not_sent_is_not_counted() -> None:
@@ -104,7 +104,7 @@ def test_kinds_of_failure_and_reasons_are_bounded_and_say_no_key() -> None:
 
 def test_a_busy_client_says_so() -> None:
     results = results_of(Sample(response=answer(), last_at=15.0))
-    note = "this program took 95% of a core: it may have been the limit"
+    note = "this program used 95% of a core, so it may have been the bottleneck"
     results.cpu, results.seconds = 0.95, 1.0
     assert note in results.notes()
     results.cpu, results.seconds = 0.095, 0.1

@@ -114,8 +114,19 @@ def test_a_word_filters(lists: Lists) -> None:
 def test_a_server_that_repeats_its_pages_is_asked_once_for_each(lists: Lists) -> None:
     again = {"data": [{"id": "a"}], "has_more": True, "last_id": "a"}
     lists.pages = [again] * 9
-    assert models("anthropic", lists).code == 0
-    assert len(lists.asked) == 2
+    ran = models("anthropic", lists)
+    assert (ran.code, ran.out.count("anthropic:a"), len(lists.asked)) == (0, 1, 2)
+    assert ran.err == "note: the server repeats a page of its list, so models may be missing\n"
+
+
+def test_a_list_without_an_end_is_read_to_the_hundredth_page(lists: Lists) -> None:
+    lists.pages = [
+        {"data": [{"id": f"a{n}"}], "has_more": True, "last_id": f"a{n}"} for n in range(101)
+    ]
+    ran = models("anthropic", lists, "--json")
+    found = json.loads(ran.out)
+    assert (ran.code, len(found["models"]), len(lists.asked)) == (0, 100, 100)
+    assert found["doubt"] == "the list has more than 100 pages, and the others were not read"
 
 
 @pytest.mark.parametrize(

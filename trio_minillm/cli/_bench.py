@@ -56,7 +56,7 @@ _HELP = {
     "hedge_base_url": "The second model's address. [--base-url, if both models are of the same kind]",
     "after": "Ask the second model if the first has sent no content for S seconds.",
     "goodput": "Count the requests that meet these limits, such as 'ttft<0.5s,tpot<50ms'.",
-    "null_run": "Then run the same load against a timed server on this machine, to measure the client's own share.",
+    "null_run": "Afterwards, run the same load against a timed server on this machine, to measure what this client adds.",
     "random_seed": "Seed for whatever the benchmark draws at random: arrivals, prompts, lengths.",
 }
 

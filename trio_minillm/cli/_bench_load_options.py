@@ -49,7 +49,7 @@ _HELP = {
     "trace": "Start requests at the times in a file: seconds on each line, or `timestamp` in CSV or JSON lines.",
     "speed_up": "Replay the trace X times as fast.",
     "duration": "Start no new requests after S seconds of a load; running ones finish.",
-    "warmup": "Requests to send before measuring each load; they do not count.",
+    "warmup": "Requests to send before each load is measured; they are not counted.",
     "steady": "Figures from the steady state only, or from all requests. [auto with --duration, otherwise off]",
     "processes": "Processes that send requests; 0 means one per core.",
     "sweep": "Measure several loads in turn: concurrency=1,2,4 or rate=1:10:2.",

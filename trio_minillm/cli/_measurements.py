@@ -283,15 +283,19 @@ class Results:
         """Return what qualifies the figures."""
         notes = []
         if self.empty:
-            notes.append(f"{_many(self.empty, 'whole answer')} had no content")
+            notes.append(f"{_many(self.empty, 'complete answer')} had no content")
         if self.tokens.answers and self.tokens.answers < self.finished:
-            missing = _many(self.finished - self.tokens.answers, "whole answer")
-            notes.append(f"{missing} came without usage: there were more tokens than these")
+            missing = _many(self.finished - self.tokens.answers, "complete answer")
+            notes.append(f"{missing} reported no usage; their tokens are not counted")
         if self.retries:
-            notes.append(f"sent again: {self.retries:,}; times are those of the last attempts")
+            notes.append(
+                f"{_many(self.retries, 'attempt')} retried; times are those of the last attempts"
+            )
         if self.seconds >= BUSY_SECONDS and self.cpu > BUSY * self.seconds:
             share = self.cpu / self.seconds
-            notes.append(f"this program took {share:.0%} of a core: it may have been the limit")
+            notes.append(
+                f"this program used {share:.0%} of a core, so it may have been the bottleneck"
+            )
         if not self.latencies.exact:
             notes.append(f"percentiles of more than {EXACT:,} values are within {ERROR:.0%}")
         return notes

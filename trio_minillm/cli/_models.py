@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from typer import Argument, Option
 
@@ -41,28 +42,41 @@ _HELP = {
 }
 
 
-async def listed(model: llm.Model) -> list[ListedModel]:
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """The models that were found."""
+
+    models: list[ListedModel]
+    doubt: str | None = None
+    """Why there may be more of them."""
+
+
+async def listed(model: llm.Model) -> Listing:
     """Return the models at a model's address. Raises `MiniLLMError`, and `Misuse` if it has no list."""
     provider, place = model.provider, loggable_url(model)
-    found: list[ListedModel] = []
+    found: dict[str, ListedModel] = {}
+    doubt: str | None = None
     marks: set[str | None] = set()
     mark: str | None = None
     async with open_connector() as connect:
         caller = Caller(connect, model)
-        while mark not in marks and len(marks) < MAX_PAGES:
+        while doubt is None:
             marks.add(mark)
             url = provider.models_url(model, mark)
             if url is None:
                 raise Misuse(f"there is no list of models at {place}")
             connect.check(url)
             page = provider.parse_models(await caller.once(Call("GET", url, what="list of models")))
-            found += page.models
+            found.update((one.id, one) for one in page.models)
             if (mark := page.next) is None:
                 break
-    return sorted(found, key=lambda one: one.id)
+            if mark in marks:
+                doubt = "the server repeats a page of its list, so models may be missing"
+            elif len(marks) == MAX_PAGES:
+                doubt = f"the list has more than {MAX_PAGES} pages, and the others were not read"
+    return Listing(models=sorted(found.values(), key=lambda one: one.id), doubt=doubt)
 
 
-def local_models() -> list[ListedModel]:
+def local_models() -> Listing:
     """Return the small model, if it is installed, and the model files of this folder.
 
     Raises `LocalModelError` if no local model can run.
@@ -74,8 +88,8 @@ def local_models() -> list[ListedModel]:
         if not files:
             raise
         find_model(files[0].id)  # raises if llama.cpp is missing, too
-        return files
-    return [ListedModel(id=""), *files]
+        return Listing(models=files)
+    return Listing(models=[ListedModel(id=""), *files])
 
 
 def table(kind: str, models: list[ListedModel]) -> list[tuple[str, ...]]:
@@ -133,11 +147,13 @@ def models(
     The list comes from the provider itself, so it needs the provider's key. Columns show the longest
     context and the longest answer in tokens, and the price, as far as the provider names them.
     """
-    found: list[ListedModel] = []
+    found, doubt = list[ListedModel](), None
     error: Exception | None = None
     variable, secret = variable_of(provider, base_url), key_of(provider, base_url)
     try:
-        found = [one for one in _found(provider, base_url) if word is None or _has(one, word)]
+        listing = _found(provider, base_url)
+        found = [one for one in listing.models if word is None or _has(one, word)]
+        doubt = listing.doubt
     except (llm.MiniLLMError, LocalModelError, Misuse) as exc:
         error = exc
     except ValueError as exc:  # a key, an address or a proxy that can't be used
@@ -148,19 +164,23 @@ def models(
         if json:
             told = {"provider": provider, "models": [_fields(provider, one) for one in found]}
             what = None if error is None else error_fields(error, secret)
-            line = safe_json({**told, "error": what, "exit_code": error_code(error)})
+            line = safe_json(
+                {**told, "doubt": doubt, "error": what, "exit_code": error_code(error)}
+            )
             write_all(sys.stdout, line)
         elif error is None:
             head, *rows = table(provider, found)
             print_table(head, rows, form=ALIGNED)
             if not found:
                 say(f"no model{'' if word is None else f' with {one_line(word)!r} in its name'}\n")
+            if doubt is not None:
+                say(f"note: {doubt}\n")
     except OutputError as exc:
         error = exc
     raise typer.Exit(0 if error is None else print_failure(error, variable, secret, paid=False))
 
 
-def _found(kind: str, base_url: str | None) -> list[ListedModel]:
+def _found(kind: str, base_url: str | None) -> Listing:
     """Return all models of a kind. Raises `Misuse` for one that there is not."""
     if kind == "local":
         if base_url is not None:

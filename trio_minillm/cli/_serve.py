@@ -44,7 +44,7 @@ _HELP = {
     "tokens_per_chunk": "Tokens per chunk.",
     "reasoning": "Send the first N tokens of an answer as reasoning.",
     "usage": "When streams report usage: asked (as real servers do), late, running, or never.",
-    "opening": "Send the empty opening at once, before the first chunk is due.",
+    "opening": "Send the empty opening chunk at once, ahead of the first chunk's time.",
     "slots": "Serve at most N requests at once; others wait their turn. [no limit]",
     "slow_down": "Increase --itl in proportion while more than K streams run. [never]",
     "fault": "Inject a fault, such as 'cut(1000)' or '5% status(429, retry_after=1)'; may be repeated.",
