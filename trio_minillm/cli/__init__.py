@@ -2,8 +2,8 @@
 
 import sys
 
-NEEDED = ("numpy", "rich", "typer")
-"""Packages that some subcommand imports, and that the extra brings."""
+_NEEDED = ("numpy", "rich", "typer")
+"""Packages that the extra brings."""
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
 
         run()
     except ModuleNotFoundError as exc:
-        if exc.name not in NEEDED:
+        if exc.name not in _NEEDED:
             raise
         what = f"{exc.name} is not installed: pip install 'trio-minillm[cli]'"
         sys.stderr.write(f"error: {what}\n")

@@ -16,7 +16,6 @@ from typer.core import TyperCommand, TyperGroup
 import trio_minillm as llm
 
 from ..local._named import KEYS, variable_of
-from . import NEEDED
 from ._foreign_options import NAMES_HERE
 from ._output import one_line
 from ._terminal import print_error, say
@@ -207,8 +206,8 @@ def main() -> None:
     try:
         code = app(prog_name="trio-minillm", standalone_mode=False)
     except Exception as exc:  # what typer raises has no public name
-        if isinstance(exc, ModuleNotFoundError) and exc.name in NEEDED:
-            raise
+        if isinstance(exc, ModuleNotFoundError):
+            raise  # the caller knows what brings it
         misuse = hasattr(exc, "format_message")
         line, code = (usage_line(exc), 2) if misuse else (_failure_line(exc), 1)
     else:
