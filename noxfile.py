@@ -74,7 +74,8 @@ def tests(session: nox.Session) -> None:
     """Build the wheel, install it, and pass the tests against it.
 
     All tests run once, on all cores, in three parts: the pure core's own under coverage, under
-    which tests take two to three times as long; what Hypothesis makes up for them; and the others.
+    which tests take two to three times as long; those of what Hypothesis makes up and of recorded
+    streams for that core; and the others.
     ``-- ARGUMENTS`` are pytest's: one process, nothing measured.
     """
     install(session, *group("test"), extras=EXTRAS, model=True)
@@ -82,11 +83,11 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs, env=SAFE)
         return
     core = [f"tests/{room.lstrip('_')}" for room in (*CORE, *SOCKETS)]
-    run_pytest(session, "--cov", "--cov-report=", "-m", "not hypothesis", *core)
+    run_pytest(session, "--cov", "--cov-report=", "-m", "not hypothesis and not recorded", *core)
     pure = (f for room in SOCKETS for f in Path("trio_minillm", room).rglob("*.py") if is_pure(f))
     covered = [*(f"*/trio_minillm/{room}/*" for room in CORE), *(f"*/{path}" for path in pure)]
     session.run("coverage", "report", "--fail-under=100", f"--include={','.join(covered)}")
-    run_pytest(session, "-m", "hypothesis", *core)
+    run_pytest(session, "-m", "hypothesis or recorded", *core)
     run_pytest(session, *(f"--ignore={path}" for path in core))
 
 
@@ -149,7 +150,7 @@ def typing(session: nox.Session) -> None:
     install(session, *group("typing"), extras=EXTRAS)
     session.install("--no-deps", "inspect-ai")  # for its types only; the harness has none
     session.run("mypy")
-    session.run("pyright")
+    session.run("pyright", "--threads", "2")
     session.run("pyright", "--verifytypes", "trio_minillm", "--ignoreexternal")
     programs = list(map(str, write_programs(Path(session.create_tmp()) / "programs")))
     session.run("mypy", "--strict", *programs)

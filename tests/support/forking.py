@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
 import socket
 import sys
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,11 @@ MOST = 1 << 17
 
 
 def preload() -> None:
-    """Import what the subcommands import when they run."""
+    """Import what the subcommands import when they run, and keep it from the forks' garbage collector, which
+    would copy all of it.
+    """
     import trio_minillm.cli
+    from trio_minillm.cli._app import SUBCOMMANDS
 
     folder = Path(trio_minillm.cli.__file__).parent
     for path in sorted(folder.glob("_*.py")):
@@ -25,6 +30,14 @@ def preload() -> None:
             import_module(f"trio_minillm.cli.{path.stem}")
     for name in ("numpy", "rich.live", "rich.table", "trio_minillm.batch", "trio_minillm._bench"):
         import_module(name)
+    with suppress(ModuleNotFoundError):
+        import_module("genai_prices.data_snapshot")
+    for name in SUBCOMMANDS:
+        sys.argv = ["trio-minillm", name, "--help"]  # imports what typer checks values with
+        with redirect_stdout(StringIO()), suppress(SystemExit):
+            trio_minillm.cli.main()
+    gc.collect()
+    gc.freeze()
 
 
 def asked(peer: socket.socket) -> tuple[dict[str, Any], list[int]]:
@@ -62,6 +75,7 @@ def become(given: dict[str, Any], fds: list[int]) -> None:
 
 
 if __name__ == "__main__":
+    asker = socket.socket(fileno=int(sys.argv[1]))
     preload()
-    become(*asked(socket.socket(fileno=int(sys.argv[1]))))
+    become(*asked(asker))
     runpy.run_module("trio_minillm.cli", run_name="__main__", alter_sys=True)

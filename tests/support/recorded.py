@@ -86,7 +86,8 @@ def recordings(*dialects: str, containing: bytes = b"") -> list[Any]:
     if not path.exists():
         return _absent(path)
     found = [Recording(raw["name"]) for raw in _read(path) if raw["dialect"] in dialects]
-    return [pytest.param(r, id=r.name) for r in found if containing in r.body]
+    mark = pytest.mark.recorded
+    return [pytest.param(r, id=r.name, marks=mark) for r in found if containing in r.body]
 
 
 # -- scripts with usage and cost -----------------------------------------------------------------

@@ -39,7 +39,7 @@ _EPILOG = (
     f"\b\nKeys come from the environment:\n{_keys_text()}\n\b\nExit codes: {EXIT_CODES_PAGE}\n"
 )
 
-_EXAMPLES = {
+SUBCOMMANDS = {
     "chat": (
         'chat "Why is the sea salty?" -m openai:gpt-5-mini',
         'chat "Summarise:" - -m anthropic:claude-haiku-4-5 < report.txt',
@@ -69,9 +69,9 @@ _EXAMPLES = {
 
 
 def _examples(command: str) -> str | None:
-    if not _EXAMPLES[command]:
+    if not SUBCOMMANDS[command]:
         return None
-    lines = "".join(f"  trio-minillm {example}\n" for example in _EXAMPLES[command])
+    lines = "".join(f"  trio-minillm {example}\n" for example in SUBCOMMANDS[command])
     return f"\b\nExamples:\n{lines}"
 
 
@@ -145,7 +145,7 @@ class _Group(TyperGroup):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        self.commands: dict[str, Any] = dict.fromkeys(_EXAMPLES)
+        self.commands: dict[str, Any] = dict.fromkeys(SUBCOMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in self.commands and self.commands[cmd_name] is None:

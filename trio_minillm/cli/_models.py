@@ -47,7 +47,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 
     models: list[ListedModel]
     doubt: str | None = None
-    """Why there may be more of them."""
+    """The reason why there may be more of them; None if these are all."""
 
 
 async def listed(model: llm.Model) -> Listing:
