@@ -381,6 +381,24 @@ def test_ids_stay_behind_where_their_reasoning_does() -> None:
     assert back(open_thought, SAID, store=False) == [open_thought, SAID]
 
 
+def test_reasoning_of_a_cut_answer_stays_behind_unless_it_can_be_read() -> None:
+    """OpenAI finds by its id only what it has stored, and it may store complete answers only."""
+    stored = {k: v for k, v in THOUGHT.items() if k != "encrypted_content"}
+    for thought, kept in ((stored, False), (THOUGHT, True)):
+        cut = msgspec.structs.replace(answered(thought, SAID), cut=True)
+        found = sent(cut, llm.user("Go on."))[:-1]
+        assert [item["type"] for item in found] == ["reasoning"] * kept + ["message"]
+        assert ("id" in found[-1]) == kept
+
+
+def test_the_turn_of_an_answer_that_broke_off_is_marked() -> None:
+    part = {"type": "response.output_text.delta", "item_id": "m", "output_index": 0, "delta": "So"}
+    broken, error = testing.decode(OpenAIResponses(), [sse(part)])
+    assert isinstance(error, llm.StreamTruncated)
+    assert (broken.to_message().text, broken.to_message().cut) == ("So", True)
+    assert not answered(SAID).cut
+
+
 def test_an_item_is_in_a_request_once() -> None:
     """OpenAI refuses the second one; so of an answer that comes again only the words do."""
     turn, go_on = answered(THOUGHT, SEARCH, SAID), llm.user("Go on.")

@@ -337,6 +337,8 @@ class Message(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     """Text, images, calls, and other parts, in order."""
     name: str | None = None
     """The name of the speaker, if several share a role."""
+    cut: bool = False
+    """True for an answer that was cancelled, broke off or failed: the server may not have stored it."""
 
     def __post_init__(self) -> None:
         if self.role not in _ROLES:

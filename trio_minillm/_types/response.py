@@ -216,8 +216,13 @@ class CompletionResponse(msgspec.Struct, Generic[Value], frozen=True, kw_only=Tr
         return self.choices[0].images
 
     def to_message(self) -> Message:
-        """Return the assistant's turn to send back, from choice 0; see `Choice.to_message`."""
-        return self.choices[0].to_message()
+        """Return the assistant's turn to send back, from choice 0; see `Choice.to_message`.
+
+        If the answer did not finish, the message is marked as ``cut``.
+        """
+        message = self.choices[0].to_message()
+        cut = self.outcome not in (Outcome.FINISHED, None)
+        return msgspec.structs.replace(message, cut=True) if cut else message
 
     @property
     def value(self) -> Value:

@@ -246,7 +246,7 @@ class _Turns:
 
     def _assistant(self, message: Message) -> list[dict[str, Any]]:
         thoughts = [p for p in message.parts if isinstance(p, ReasoningPart)]
-        kept = [p for p in thoughts if self._goes_back(p)]
+        kept = [p for p in thoughts if self._goes_back(p, cut=message.cut)]
         # What refers to an item that stays behind would be refused.
         named = bool(kept) and len(kept) == len(thoughts)
         out: list[dict[str, Any]] = []
@@ -283,13 +283,16 @@ class _Turns:
         if isinstance(ident, str) and ident:
             self._sent.add(ident)
 
-    def _goes_back(self, part: ReasoningPart) -> bool:
-        """Return whether reasoning can be sent: it is this server's, whole, and can be found again."""
+    def _goes_back(self, part: ReasoningPart, *, cut: bool) -> bool:
+        """Return whether reasoning can be sent: it is this server's, whole, and can be found again.
+
+        OpenAI stores an answer when it is complete, so it may not find what belongs to one that was ``cut``.
+        """
         if part.wire != self._wire or part.raw is None or self._is_sent(part.raw):
             return False
         readable = part.encrypted is not None or bool(part.raw.get("content"))
         ident = part.raw.get("id")
-        stored = self._stores is not False and isinstance(ident, str) and len(ident) <= LONGEST_ID
+        stored = self._stores is not False and not cut and _fits(ident)
         return readable or stored
 
     def _call(self, call: ToolCall, *, named: bool) -> dict[str, Any]:
