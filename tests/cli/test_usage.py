@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ pytest.importorskip("rich", reason="needs the extra [cli]")
 
 import trio_minillm as llm
 
-from ..support.command import COMMAND, posix, run
+from ..support.command import COMMAND, LIMIT, posix, run, start
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,18 @@ def test_a_file_that_cannot_be_written_is_a_line(tmp_path: Path) -> None:
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith(f"error: {tmp_path}/.bash_completions")
     assert ran.err.count("\n") == 1
+
+
+@posix
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["chat", "--help"]])
+def test_a_help_that_nobody_reads(args: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with start([*COMMAND, *args], stdout=writing) as process:
+        os.close(writing)
+        assert process.wait(LIMIT) == 141
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
 
 
 @pytest.mark.parametrize("full", ["/dev/full"])

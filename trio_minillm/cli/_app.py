@@ -205,6 +205,10 @@ def main() -> None:
     app.callback(epilog=_EPILOG, invoke_without_command=True)(_root)
     try:
         code = app(prog_name="trio-minillm", standalone_mode=False)
+    except SystemExit as exc:  # which typer raises if it can't write to a pipe that nobody reads
+        raise SystemExit(
+            141 if isinstance(exc.__context__, BrokenPipeError) else exc.code
+        ) from None
     except Exception as exc:  # what typer raises has no public name
         if isinstance(exc, ModuleNotFoundError):
             raise  # the caller knows what brings it
