@@ -192,6 +192,20 @@ def test_local_models_are_the_files_that_are_there(
     assert names[:-1] in ([], ["local"])
 
 
+def test_half_a_character_is_no_bug(lists: Lists) -> None:
+    lists.pages = [{"data": [{"id": "a\ud800b"}, {"name": "models/"}]}]
+    ran = models("compatible", lists, "--json")
+    assert (ran.code, ran.err) == (0, "")
+    assert [one["id"] for one in json.loads(ran.out)["models"]] == ["a?b"]
+
+
+def test_a_mark_that_can_not_be_sent_back(lists: Lists) -> None:
+    lists.pages = [{"data": [{"id": "a"}], "has_more": True, "last_id": "\ud800"}]
+    ran = models("anthropic", lists)
+    assert (ran.code, ran.err.count("\n")) == (6, 1)
+    assert "names its next page by what is not Unicode" in ran.err
+
+
 def test_an_untrusted_name_is_shown_on_one_line(lists: Lists) -> None:
     lists.pages = [{"data": [{"id": "a\x1b[2J\nb"}]}]
     out = models("compatible", lists).out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -70,6 +71,14 @@ def test_without_arguments_the_help_is_shown() -> None:
 def test_as_a_module(module: str) -> None:
     ran = run([sys.executable, "-P", "-W", "error", "-m", module, "--version"])
     assert (ran.code, ran.out, ran.err) == (0, f"trio-minillm {llm.__version__}\n", "")
+
+
+@posix
+def test_an_argument_that_is_not_unicode_is_no_bug() -> None:
+    with start([*COMMAND, "models", b"\xff", "--json"]) as process:
+        out, _ = process.communicate(timeout=LIMIT)
+    assert process.returncode == 2
+    assert json.loads(out)["provider"] == "?"
 
 
 @posix
