@@ -115,6 +115,7 @@ def test_a_broken_answer_is_that_and_not_an_invalid_one(endpoint: Endpoint) -> N
         ("none.json", "--schema none.json: No such file or directory"),
         ("photo.png", "--schema photo.png: not a JSON object"),
         ("{", "--schema is not a JSON object"),
+        (f"[{'1' * 5000}]", "--schema [1111"),
         ('{"type": 3}', "--schema: "),
         ("salty:none", "--schema salty:none: AttributeError"),
         ("nowhere:none", "--schema nowhere:none: ModuleNotFoundError"),
