@@ -521,6 +521,25 @@ def test_saved_files_are_read_by_batch_and_by_programs(endpoint: Endpoint) -> No
     assert keys == ["turn-1", "turn-2"]
 
 
+def test_a_folder_that_is_gone_ends_no_conversation(
+    endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    with talk(endpoint) as terminal:
+        terminal.type("Hi\r")
+        terminal.until("Hello.\n")
+        gone.rmdir()
+        terminal.type("/save it.jsonl\r")
+        terminal.until("error: it.jsonl: No such file or directory")
+        terminal.type(CTRL_C, "> /save it.jsonl")
+        terminal.type(f"/save {tmp_path}/it.jsonl\r")
+        terminal.type(CTRL_D)
+        assert terminal.end()[0] == 0
+    assert (tmp_path / "it.jsonl").exists()
+
+
 # -- other options ---------------------------------------------------------------------------
 
 
