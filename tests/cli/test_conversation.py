@@ -75,8 +75,21 @@ def test_a_prompt_can_begin_the_conversation(endpoint: Endpoint) -> None:
     assert said(endpoint.requests[1]) == [*begin, ("user", "Go")]
 
 
-def test_blank_prompts_are_not_sent(endpoint: Endpoint) -> None:
-    with talk(endpoint) as terminal:
+@pytest.mark.parametrize("first", ["a\\", '"""', '"""a"""', "/help", "me@x.org"])
+def test_a_given_prompt_can_be_sent_again(endpoint: Endpoint, first: str) -> None:
+    endpoint.script = lambda n: (200, [HELLO]) if n else (500, [b"{}"])
+    with talk(endpoint, "-i", "--", first) as terminal:
+        terminal.until("error: ")
+        terminal.type("\r")
+        terminal.until("Hello.\n")
+        terminal.type(CTRL_D)
+        assert terminal.end()[0] == 0
+    assert endpoint.requests[0] == endpoint.requests[1]
+
+
+@pytest.mark.parametrize("args", [[], ["-i", " "]])
+def test_blank_prompts_are_not_sent(endpoint: Endpoint, args: list[str]) -> None:
+    with talk(endpoint, *args) as terminal:
         terminal.type("\r")
         terminal.type("  \r")
         terminal.type(CTRL_D)
