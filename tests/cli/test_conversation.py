@@ -572,6 +572,22 @@ def test_answers_are_checked_in_a_conversation(endpoint: Endpoint) -> None:
     assert len(endpoint.requests[1]["messages"]) == 3
 
 
+def test_a_type_that_raises_ends_no_conversation(endpoint: Endpoint) -> None:
+    Path("strict.py").write_text(
+        "import msgspec\nclass Salt(msgspec.Struct):\n    a: int\n"
+        "    def __post_init__(self):\n        assert self.a > 1, 'too small'\n"
+    )
+    endpoint.script = lambda n: (200, [text('{"a": 2}' if n else '{"a": 1}') + END])
+    with talk(endpoint, "--schema", "strict:Salt", columns=200) as terminal:
+        terminal.type("Hi\r")
+        terminal.until("error: AssertionError: too small (strict.py, line 5) (the answer is not")
+        terminal.type("Again\r")
+        terminal.until('{"a": 2}\n')
+        terminal.type(CTRL_D)
+        assert terminal.end()[0] == 0
+    assert len(endpoint.requests[1]["messages"]) == 3
+
+
 def test_a_conversation_without_streaming(endpoint: Endpoint) -> None:
     with talk(endpoint, "--no-stream", "-q") as terminal:
         terminal.type("Hi\r")
