@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ pytest.importorskip("rich", reason="needs the extra [cli]")
 
 import trio_minillm as llm
 
-from ..support.command import COMMAND, LIMIT, posix, run, start
+from ..support.command import COMMAND, LIMIT, ended, posix, read_until, run, start
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,21 @@ def test_an_argument_that_is_not_unicode_is_no_bug() -> None:
         out, _ = process.communicate(timeout=LIMIT)
     assert process.returncode == 2
     assert json.loads(out)["provider"] == "?"
+
+
+@posix
+def test_ctrl_c_at_the_very_end_shows_no_traceback() -> None:
+    script = (
+        "import atexit, sys, time; from trio_minillm.cli import main\n"
+        "atexit.register(lambda: (print('leaving', flush=True), time.sleep(60)))\n"
+        "sys.argv = ['x', '--version']; main()"
+    )
+    with start([sys.executable, "-P", "-c", script]) as process:
+        assert process.stdout is not None
+        read_until(process.stdout.fileno(), b"leaving")
+        process.send_signal(signal.SIGINT)
+        assert ended(process)[1] == ""
+    assert process.returncode == 0
 
 
 @posix
