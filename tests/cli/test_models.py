@@ -16,7 +16,7 @@ pytest.importorskip("rich", reason="needs the extra [cli]")
 
 from trio_minillm.local._named import KEYS, variable_of
 
-from ..support.command import COMMAND, KEY, Ran, run
+from ..support.command import COMMAND, KEY, Ran, on_terminal, posix, run
 from ..support.endpoint import ThreadedServer, begin
 
 PAGES: dict[str, list[dict[str, Any]]] = {
@@ -190,6 +190,16 @@ def test_local_models_are_the_files_that_are_there(
     names = ran.out.splitlines()[1:]
     assert names[-1] == "local:small.gguf"
     assert names[:-1] in ([], ["local"])
+
+
+@posix
+def test_a_narrow_terminal_shows_whole_names(lists: Lists) -> None:
+    name = "vendor/" + "long-" * 20 + "1"
+    lists.pages = [{"data": [{"id": name, "context_length": 1000000}]}]
+    code, shown = on_terminal([*COMMAND, "models", "compatible", "--base-url", lists.url])
+    rows = [line.split() for line in shown.splitlines()[1:] if line.strip()]
+    assert (code, rows[0][1]) == (0, "1,000,000")
+    assert "".join(row[0] for row in rows) == f"compatible:{name}"
 
 
 def test_half_a_character_is_no_bug(lists: Lists) -> None:
