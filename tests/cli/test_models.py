@@ -185,6 +185,7 @@ def test_local_models_are_the_files_that_are_there(
     pytest.importorskip("xllamacpp", reason="needs the extra [local]")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.gguf").write_bytes(b"")
+    (tmp_path / "folder.gguf").mkdir()
     ran = run([*COMMAND, "models", "local"])
     assert ran.code == 0
     names = ran.out.splitlines()[1:]
