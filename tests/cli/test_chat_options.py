@@ -11,6 +11,7 @@ pytest.importorskip("typer", reason="needs the extra [cli]")
 pytest.importorskip("rich", reason="needs the extra [cli]")
 
 import trio_minillm as llm
+from trio_minillm.cli import _chat_files
 from trio_minillm.cli._chat_files import MAX_FILE, file_line, file_part, mentioned
 from trio_minillm.cli._chat_lines import Typed
 from trio_minillm.cli._output import Misuse
@@ -115,6 +116,7 @@ def test_a_broken_answer_is_that_and_not_an_invalid_one(endpoint: Endpoint) -> N
         ("none.json", "--schema none.json: No such file or directory"),
         ("photo.png", "--schema photo.png: not a JSON object"),
         ("{", "--schema is not a JSON object"),
+        (f"[{'1' * 5000}]", "--schema [1111"),
         ('{"type": 3}', "--schema: "),
         ("salty:none", "--schema salty:none: AttributeError"),
         ("nowhere:none", "--schema nowhere:none: ModuleNotFoundError"),
@@ -233,6 +235,14 @@ def test_files_that_can_not_be_sent(path: str, words: str) -> None:
     with pytest.raises(Misuse) as caught:
         file_part(Path(path))
     assert str(caught.value).startswith(words)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_a_file_that_is_longer_than_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_chat_files, "MAX_FILE", 100)
+    assert Path("/proc/self/status").stat().st_size == 0
+    with pytest.raises(Misuse, match="larger than 100 bytes"):
+        file_part(Path("/proc/self/status"))
 
 
 @pytest.mark.parametrize(

@@ -75,8 +75,21 @@ def test_a_prompt_can_begin_the_conversation(endpoint: Endpoint) -> None:
     assert said(endpoint.requests[1]) == [*begin, ("user", "Go")]
 
 
-def test_blank_prompts_are_not_sent(endpoint: Endpoint) -> None:
-    with talk(endpoint) as terminal:
+@pytest.mark.parametrize("first", ["a\\", '"""', '"""a"""', "/help", "me@x.org"])
+def test_a_given_prompt_can_be_sent_again(endpoint: Endpoint, first: str) -> None:
+    endpoint.script = lambda n: (200, [HELLO]) if n else (500, [b"{}"])
+    with talk(endpoint, "-i", "--", first) as terminal:
+        terminal.until("error: ")
+        terminal.type("\r")
+        terminal.until("Hello.\n")
+        terminal.type(CTRL_D)
+        assert terminal.end()[0] == 0
+    assert endpoint.requests[0] == endpoint.requests[1]
+
+
+@pytest.mark.parametrize("args", [[], ["-i", " "]])
+def test_blank_prompts_are_not_sent(endpoint: Endpoint, args: list[str]) -> None:
+    with talk(endpoint, *args) as terminal:
         terminal.type("\r")
         terminal.type("  \r")
         terminal.type(CTRL_D)
@@ -521,6 +534,25 @@ def test_saved_files_are_read_by_batch_and_by_programs(endpoint: Endpoint) -> No
     assert keys == ["turn-1", "turn-2"]
 
 
+def test_a_folder_that_is_gone_ends_no_conversation(
+    endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    with talk(endpoint) as terminal:
+        terminal.type("Hi\r")
+        terminal.until("Hello.\n")
+        gone.rmdir()
+        terminal.type("/save it.jsonl\r")
+        terminal.until("error: it.jsonl: No such file or directory")
+        terminal.type(CTRL_C, "> /save it.jsonl")
+        terminal.type(f"/save {tmp_path}/it.jsonl\r")
+        terminal.type(CTRL_D)
+        assert terminal.end()[0] == 0
+    assert (tmp_path / "it.jsonl").exists()
+
+
 # -- other options ---------------------------------------------------------------------------
 
 
@@ -537,6 +569,22 @@ def test_answers_are_checked_in_a_conversation(endpoint: Endpoint) -> None:
         terminal.type(CTRL_D)
         assert terminal.end()[0] == 0
     assert "error: 'x' is not of type 'integer' - at `$.a`" in error
+    assert len(endpoint.requests[1]["messages"]) == 3
+
+
+def test_a_type_that_raises_ends_no_conversation(endpoint: Endpoint) -> None:
+    Path("strict.py").write_text(
+        "import msgspec\nclass Salt(msgspec.Struct):\n    a: int\n"
+        "    def __post_init__(self):\n        assert self.a > 1, 'too small'\n"
+    )
+    endpoint.script = lambda n: (200, [text('{"a": 2}' if n else '{"a": 1}') + END])
+    with talk(endpoint, "--schema", "strict:Salt", columns=200) as terminal:
+        terminal.type("Hi\r")
+        terminal.until("error: AssertionError: too small (strict.py, line 5) (the answer is not")
+        terminal.type("Again\r")
+        terminal.until('{"a": 2}\n')
+        terminal.type(CTRL_D)
+        assert terminal.end()[0] == 0
     assert len(endpoint.requests[1]["messages"]) == 3
 
 

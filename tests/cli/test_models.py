@@ -16,7 +16,7 @@ pytest.importorskip("rich", reason="needs the extra [cli]")
 
 from trio_minillm.local._named import KEYS, variable_of
 
-from ..support.command import COMMAND, KEY, Ran, run
+from ..support.command import COMMAND, KEY, Ran, on_terminal, posix, run
 from ..support.endpoint import ThreadedServer, begin
 
 PAGES: dict[str, list[dict[str, Any]]] = {
@@ -185,11 +185,36 @@ def test_local_models_are_the_files_that_are_there(
     pytest.importorskip("xllamacpp", reason="needs the extra [local]")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.gguf").write_bytes(b"")
+    (tmp_path / "folder.gguf").mkdir()
     ran = run([*COMMAND, "models", "local"])
     assert ran.code == 0
     names = ran.out.splitlines()[1:]
     assert names[-1] == "local:small.gguf"
     assert names[:-1] in ([], ["local"])
+
+
+@posix
+def test_a_narrow_terminal_shows_whole_names(lists: Lists) -> None:
+    name = "vendor/" + "long-" * 20 + "1"
+    lists.pages = [{"data": [{"id": name, "context_length": 1000000}]}]
+    code, shown = on_terminal([*COMMAND, "models", "compatible", "--base-url", lists.url])
+    rows = [line.split() for line in shown.splitlines()[1:] if line.strip()]
+    assert (code, rows[0][1]) == (0, "1,000,000")
+    assert "".join(row[0] for row in rows) == f"compatible:{name}"
+
+
+def test_half_a_character_is_no_bug(lists: Lists) -> None:
+    lists.pages = [{"data": [{"id": "a\ud800b"}, {"name": "models/"}]}]
+    ran = models("compatible", lists, "--json")
+    assert (ran.code, ran.err) == (0, "")
+    assert [one["id"] for one in json.loads(ran.out)["models"]] == ["a?b"]
+
+
+def test_a_mark_that_can_not_be_sent_back(lists: Lists) -> None:
+    lists.pages = [{"data": [{"id": "a"}], "has_more": True, "last_id": "\ud800"}]
+    ran = models("anthropic", lists)
+    assert (ran.code, ran.err.count("\n")) == (6, 1)
+    assert "names its next page by what is not Unicode" in ran.err
 
 
 def test_an_untrusted_name_is_shown_on_one_line(lists: Lists) -> None:

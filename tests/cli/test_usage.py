@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,7 +15,7 @@ pytest.importorskip("rich", reason="needs the extra [cli]")
 
 import trio_minillm as llm
 
-from ..support.command import COMMAND, posix, run
+from ..support.command import COMMAND, LIMIT, ended, posix, read_until, run, start
 
 
 @pytest.mark.parametrize(
@@ -72,6 +75,29 @@ def test_as_a_module(module: str) -> None:
 
 
 @posix
+def test_an_argument_that_is_not_unicode_is_no_bug() -> None:
+    with start([*COMMAND, "models", b"\xff", "--json"]) as process:
+        out, _ = process.communicate(timeout=LIMIT)
+    assert process.returncode == 2
+    assert json.loads(out)["provider"] == "?"
+
+
+@posix
+def test_ctrl_c_at_the_very_end_shows_no_traceback() -> None:
+    script = (
+        "import atexit, sys, time; from trio_minillm.cli import main\n"
+        "atexit.register(lambda: (print('leaving', flush=True), time.sleep(60)))\n"
+        "sys.argv = ['x', '--version']; main()"
+    )
+    with start([sys.executable, "-P", "-c", script]) as process:
+        assert process.stdout is not None
+        read_until(process.stdout.fileno(), b"leaving")
+        process.send_signal(signal.SIGINT)
+        assert ended(process)[1] == ""
+    assert process.returncode == 0
+
+
+@posix
 def test_a_file_that_cannot_be_written_is_a_line(tmp_path: Path) -> None:
     """One that typer writes: to install the completion of a shell."""
     (tmp_path / ".bash_completions").write_text("a file where a folder should be")
@@ -85,6 +111,18 @@ def test_a_file_that_cannot_be_written_is_a_line(tmp_path: Path) -> None:
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith(f"error: {tmp_path}/.bash_completions")
     assert ran.err.count("\n") == 1
+
+
+@posix
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["chat", "--help"]])
+def test_a_help_that_nobody_reads(args: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with start([*COMMAND, *args], stdout=writing) as process:
+        os.close(writing)
+        assert process.wait(LIMIT) == 141
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
 
 
 @pytest.mark.parametrize("full", ["/dev/full"])

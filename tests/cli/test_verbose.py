@@ -29,7 +29,14 @@ class Busy(ThreadedServer):
     def post(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
         self.asked += 1
         if self.asked == 1:
-            begin(request, 429, retry_after_ms="1", x_request_id="req-1", set_cookie=f"k={KEY}")
+            begin(
+                request,
+                429,
+                retry_after_ms="1",
+                x_request_id="req-1",
+                set_cookie=f"k={KEY}",
+                location="/x?of=nobody",
+            )
             request.wfile.write(json.dumps({"error": {"message": f"{PROMPT} {KEY}"}}).encode())
         else:
             begin(request, 200, x_request_id="req-2")
@@ -59,6 +66,7 @@ def test_chat_shows_each_attempt_and_no_secret(busy: Busy) -> None:
     assert any(re.fullmatch(r"\[1\] < HTTP 429 after \d\.\d{3} s", line) for line in first)
     assert "[1] < x-request-id: req-1" in first
     assert "[1] < set-cookie: [hidden]" in first
+    assert "[1] < location: /x?[hidden]" in first
     assert first[-2].startswith("[1] * errored after ")
     assert first[-2].endswith(", request req-1")
     assert first[-1] == "[1] * RefusedError 429 rate_limit; another attempt follows"

@@ -189,6 +189,9 @@ def test_hiding_takes_time_in_proportion(size: int) -> None:
         ("x-rate-limit-reset-tokens", "6s", "6s"),
         ("content-type", "application/json", "application/json"),
         ("x-request-id", "sk-1 asked", "… asked"),
+        ("location", "https://sso.example/login?ticket=1", "https://sso.example/login?[hidden]"),
+        ("link", '</b?t=1>; rel="next", </c>', '</b?[hidden]>; rel="next", </c>'),
+        ("warning", "asked twice? no", "asked twice? no"),
     ],
 )
 def test_headers_are_shown_without_secrets(name: str, value: str, shown: str) -> None:

@@ -42,6 +42,8 @@ _SENSITIVE = "auth|key|token|secret|cookie|credential|session|signature|passw"
 """Names of headers and of fields of a query whose values are secrets."""
 _SCHEMES = {"bearer", "basic", "token", "digest", "negotiate"}
 """Schemes of HTTP authentication: the words before the secret in a header."""
+_QUERY = r"\?[^\s<>\"']+"
+"""Query of an address in a header, such as ``location``."""
 
 _JSON = r"(?s)\\+u([0-9a-fA-F]{4})|\\+(.)"
 _JSON_ONLY = _JSON + r"|()()()()(?!)"
@@ -122,11 +124,15 @@ def _may_show(text: str, secrets: Sequence[bytes]) -> bool:
 
 def shown_headers(headers: Mapping[str, str], redacted: Callable[[str], str]) -> dict[str, str]:
     """Return headers as they may be shown: blanked out where the name speaks of a secret, and elsewhere
-    as ``redacted`` returns the value.
+    as ``redacted`` returns the value, without the queries of addresses in it.
     """
+    hidden = HIDDEN.decode()
+
+    def shown(value: str) -> str:
+        return re.sub(_QUERY, f"?{hidden}", redacted(value))
+
     return {
-        name: HIDDEN.decode() if _is_sensitive(name) else redacted(value)
-        for name, value in headers.items()
+        name: hidden if _is_sensitive(name) else shown(value) for name, value in headers.items()
     }
 
 

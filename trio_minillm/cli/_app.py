@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer import Option
@@ -194,6 +196,13 @@ def _failure_line(error: Exception) -> str:
     return f"a bug in trio-minillm: {type(error).__name__} at {where}"
 
 
+def _leave(code: int | None) -> NoReturn:
+    """End in ``SystemExit``; at once if Ctrl-C comes while Python shuts down, which would show where."""
+    with suppress(ValueError):  # in another thread than the main one, none comes
+        signal.signal(signal.SIGINT, lambda *_: os._exit(code or 0))
+    raise SystemExit(code)
+
+
 def main() -> None:
     """Run the command. Ends in ``SystemExit`` with one of the documented exit codes."""
     app = typer.Typer(
@@ -205,12 +214,16 @@ def main() -> None:
     app.callback(epilog=_EPILOG, invoke_without_command=True)(_root)
     try:
         code = app(prog_name="trio-minillm", standalone_mode=False)
+    except SystemExit as exc:  # which typer raises if it can't write to a pipe that nobody reads
+        raise SystemExit(
+            141 if isinstance(exc.__context__, BrokenPipeError) else exc.code
+        ) from None
     except Exception as exc:  # what typer raises has no public name
         if isinstance(exc, ModuleNotFoundError):
             raise  # the caller knows what brings it
         misuse = hasattr(exc, "format_message")
         line, code = (usage_line(exc), 2) if misuse else (_failure_line(exc), 1)
     else:
-        raise SystemExit(code)
+        _leave(code)
     print_error(f"error: {line}")
-    raise SystemExit(code)
+    _leave(code)

@@ -19,8 +19,10 @@ import trio_minillm as llm
 
 from .._batch.validation import check_answer
 from .._types.messages import Quiet
+from .._types.response import MismatchedAnswer
 from ..local._named import key_of, kind_of, variable_of
 from ._costs import RunLedger
+from ._imported import said
 from ._output import (
     Answer,
     Misuse,
@@ -169,7 +171,19 @@ async def stream_answer(
     finally:
         answer.stream = stream
     if ask.form is not None and stream.outcome is llm.Outcome.FINISHED:
-        check_answer(ask.form, stream.response)
+        _check(ask.form, stream.response)
+
+
+def _check(form: llm.JSONSchema, response: llm.CompletionResponse) -> None:
+    """Raise `InvalidAnswer` for an answer that is not as ``--schema`` asks, or that its type refuses."""
+    try:
+        check_answer(form, response)
+    except llm.MiniLLMError:
+        raise
+    except Exception as exc:  # from the user's own code, such as an assert in __post_init__
+        if form.type is None:
+            raise
+        raise MismatchedAnswer(said(exc), response) from exc
 
 
 async def _show(stream: llm.StreamingCompletion, mode: Mode) -> None:

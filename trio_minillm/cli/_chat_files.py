@@ -52,13 +52,15 @@ def _bytes_of(path: Path, named: str) -> bytes:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # a device may have no end
             raise Misuse(f"{named}: not a file")
-        if found.st_size > MAX_FILE:
+        with path.open("rb") as file:  # which may be longer than it says, as those of /proc are
+            data = b"" if found.st_size > MAX_FILE else file.read(MAX_FILE + 1)
+        if max(found.st_size, len(data)) > MAX_FILE:
             raise Misuse(f"{named}: larger than {MAX_FILE:,} bytes")
-        return path.read_bytes()
     except OSError as exc:
         raise Misuse(f"{named}: {exc.strerror or exc}") from exc
     except ValueError as exc:  # a NUL in the name
         raise Misuse(f"{named}: not the name of a file") from exc
+    return data
 
 
 def _text_of(data: bytes) -> str | None:

@@ -69,8 +69,8 @@ class Kept(Quiet):
         else:
             said = _in_openais_form(_said(self.system, self.turns))
             data = msgspec.json.format(msgspec.json.encode(said), indent=2) + b"\n"
-        place = path.absolute()
         try:
+            place = path.absolute()  # which fails in a folder that is gone
             with place.open("wb" if place in self._saved else "xb") as file:
                 self._saved.add(place)
                 file.write(data)

@@ -33,6 +33,12 @@ class Typed(Quiet, msgspec.Struct, frozen=True, kw_only=True):
         return f"{len(self.text)} characters"
 
 
+def as_given(text: str) -> Typed:
+    """Return a text that nobody has typed, in a form that can be typed again and is then sent as it is."""
+    literal = "@" in text or text.startswith("/") or _begins_block(text) or _is_open([text])
+    return Typed(text=text, literal=literal)
+
+
 def loaded_readline() -> ModuleType | None:
     """Return readline, set up for prompts; None where Python is built without it."""
     try:

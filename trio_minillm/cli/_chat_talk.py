@@ -21,7 +21,7 @@ from ..local._named import kind_of
 from ._chat_answer import Ask, Chosen, finish
 from ._chat_files import FilePart, file_line, file_part, mentioned, path_of
 from ._chat_kept import Kept, Turn, asked_fields
-from ._chat_lines import Lines, Typed
+from ._chat_lines import Lines, Typed, as_given
 from ._chat_loop import Stage, StoppedError
 from ._costs import cost_text
 from ._output import Answer, Misuse, OutputError, Row, error_code, error_line, many, one_line
@@ -56,7 +56,7 @@ def converse(
 ) -> int:
     """Converse on the terminal until the user leaves, and return the exit code.
 
-    ``first`` is the first prompt, if it is not empty, and ``files`` go with the first prompt in any case.
+    ``first`` is the first prompt, if it is not blank, and ``files`` go with the first prompt in any case.
     """
     lines = Lines()
     with lines.signals as signals:
@@ -102,8 +102,8 @@ class Talk:
         except (llm.MiniLLMError, Misuse, ValueError) as exc:
             return self._tell(exc)
         self._note(f"{self._chosen.name} · /help shows the commands, Ctrl-D leaves")
-        if first:
-            typed: Typed | None = Typed(text=first, literal="@" in first or first.startswith("/"))
+        if first.strip():
+            typed: Typed | None = as_given(first)
         else:
             typed = self._lines.read("", hold=False)
         try:

@@ -81,7 +81,8 @@ def local_models() -> Listing:
 
     Raises `LocalModelError` if no local model can run.
     """
-    files = [ListedModel(id=path.name) for path in sorted(Path().glob("*.gguf"))]
+    paths = sorted(path for path in Path().glob("*.gguf") if path.is_file())
+    files = [ListedModel(id=path.name) for path in paths]
     try:
         find_model(None)
     except LocalModelError:

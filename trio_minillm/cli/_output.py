@@ -6,6 +6,7 @@ All of it is pure: values in, text out. Nothing that a model or a server says is
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import signal
@@ -269,6 +270,10 @@ def json_line(answer: Answer) -> bytes:
 
 def safe_json(fields: dict[str, Any]) -> bytes:
     """Return one line of JSON that is safe to show on a terminal."""
-    text = msgspec.json.encode(fields).decode()
+    try:
+        text = msgspec.json.encode(fields).decode()
+    except UnicodeEncodeError:  # half a surrogate pair: an argument or a name that is not UTF-8
+        plain = json.dumps(msgspec.to_builtins(fields), ensure_ascii=False, separators=(",", ":"))
+        text = plain.encode("utf-8", "replace").decode()
     # msgspec escapes what JSON demands; terminals interpret some more.
     return re.sub(r"[\x7f-\x9f]", lambda m: f"\\u{ord(m[0]):04x}", text).encode() + b"\n"

@@ -7,6 +7,7 @@ An option of one command is a parameter in that command's own file: ``_chat.py``
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from decimal import Decimal, InvalidOperation
@@ -229,7 +230,8 @@ def format_from(given: str) -> llm.JSONSchema:
     """
     if given.lstrip().startswith("{"):
         return _schema_in(given, "--schema is not a JSON object")
-    if Path(given).exists() or not re.fullmatch(r"[\w.]+:[\w.]+", given):
+    there = os.path.exists(given)  # noqa: PTH110 - Path's own raises for a name that is too long
+    if there or not re.fullmatch(r"[\w.]+:[\w.]+", given):
         return schema_from(Path(given))
     found = imported("--schema", given, "FILE, JSON or MODULE:TYPE")
     if isinstance(found, Mapping):

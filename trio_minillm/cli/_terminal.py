@@ -235,8 +235,9 @@ def print_table(
         write_all(stream, encoded(text, stream))
         return
     table = Table(*head, box=None, header_style="dim")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    for number, column in enumerate(table.columns):
+        column.justify = "right" if number else "left"
+        column.overflow = "fold"  # half a number, or half a model's name, is of no use
     for row in rows:
         table.add_row(*map(Text, row))
     with console.capture() as captured:

@@ -107,13 +107,18 @@ def _next(around: Mapping[str, Any]) -> str | None:
     mark = around.get("nextPageToken")
     if around.get("has_more") is True:
         mark = around.get("last_id")
-    return mark if isinstance(mark, str) and mark else None
+    if not isinstance(mark, str) or not mark:
+        return None
+    if not mark.isascii() and mark != mark.encode("utf-8", "replace").decode():
+        raise ProtocolError("the list of models names its next page by what is not Unicode")
+    return mark
 
 
 def _listed(entry: Mapping[str, Any], price_in: PriceIn) -> ListedModel | None:
     """Return a model of a list; ``None`` for one without a name, or that can't be asked."""
     name = entry.get("id") or entry.get("name")
-    if not isinstance(name, str) or not name:
+    name = name.removeprefix("models/") if isinstance(name, str) else ""
+    if not name:
         return None
     methods = entry.get("supportedGenerationMethods")  # Gemini lists models for embeddings as well
     if isinstance(methods, list) and "generateContent" not in methods:
@@ -122,7 +127,7 @@ def _listed(entry: Mapping[str, Any], price_in: PriceIn) -> ListedModel | None:
         return None
     inside = [part for key in _INSIDE if isinstance(part := entry.get(key), Mapping)]
     return ListedModel(
-        id=name.removeprefix("models/"),
+        id=name,
         context=_count([entry, *inside], (*CONTEXT, _TRAINED)),
         output=_count([entry, *inside], OUTPUT),
         price=price_in(entry),
