@@ -138,12 +138,20 @@ def test_a_mapping_of_a_module_is_a_schema() -> None:
 
 # -- --extra ---------------------------------------------------------------------------------
 
+TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
+
 
 def test_further_fields_are_sent(endpoint: Endpoint) -> None:
     Path("extra.json").write_text('{"mirostat": 2}')
     assert chat(endpoint, "x", "--extra", '{"mirostat": 1}').code == 0
     assert chat(endpoint, "x", "--extra", "@extra.json").code == 0
     assert [request["mirostat"] for request in endpoint.requests] == [1, 2]
+
+
+def test_extra_sets_what_has_no_option_of_its_own(endpoint: Endpoint) -> None:
+    given = {"top_p": 0.9, "seed": 7, "stop": ["END"], "tools": [TOOL], "mirostat": 1}
+    assert chat(endpoint, "x", "--extra", json.dumps(given)).code == 0
+    assert {name: endpoint.requests[0][name] for name in given} == given
 
 
 @pytest.mark.parametrize(

@@ -409,6 +409,20 @@ def test_files_of_the_command_go_with_the_first_answered_prompt(endpoint: Endpoi
     assert third[-1] == ("user", "Thanks")
 
 
+def test_files_of_the_command_go_again_after_the_first_turn_is_dropped(endpoint: Endpoint) -> None:
+    Path("photo.png").write_bytes(PNG)
+    with talk(endpoint, "--file", "photo.png") as terminal:
+        terminal.type("What is it?\r")
+        terminal.until("Hello.\n")
+        terminal.type("/undo\r")
+        terminal.type("What does it show?\r")
+        terminal.until("Hello.\n")
+        terminal.type(CTRL_D)
+        terminal.end()
+    for request in endpoint.requests:
+        assert [part["type"] for part in said(request)[0][1]] == ["text", "image_url"]
+
+
 # -- commands --------------------------------------------------------------------------------
 
 

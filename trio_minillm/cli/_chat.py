@@ -17,7 +17,7 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -121,6 +121,14 @@ def _params(
         "response_format": form,
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _typed(extra: Mapping[str, Any], model: llm.Model | str) -> dict[str, Any]:
+    """Return the fields of ``--extra`` that the library takes as parameters only, such as ``top_p``."""
+    if isinstance(model, str):
+        model = llm.compatible("local", base_url="http://127.0.0.1")
+    names = model.provider.typed_fields & llm.Params.__annotations__.keys()
+    return {name: value for name, value in extra.items() if name in names}
 
 
 # -- one prompt ------------------------------------------------------------------------------
@@ -232,12 +240,14 @@ def chat(
         is_talk = _is_talk(words, interactive, mode)
         params = _params(max_tokens, temperature, reasoning, schema)
         opened = priced(model_of(model, base_url), price)
+        further = extra_from(extra, params)
+        params |= _typed(further, opened)
         chosen = Chosen(name=model, base_url=base_url, model=opened)
         files = [file_part(path) for path in file or ()]
         messages = [] if is_talk else _messages(words, files, system, quiet=quiet)
         ask = Ask(
             params=params,
-            extra=extra_from(extra, params),
+            extra={name: value for name, value in further.items() if name not in params},
             timeouts=timeouts_of(first_chunk=first, idle=idle, total=total),
             retry=llm.Retry(attempts=attempts),
             lenient=lenient,

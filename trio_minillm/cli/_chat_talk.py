@@ -89,7 +89,7 @@ class Talk:
         self._chosen = chosen
         self._kept = kept
         self._lines = lines
-        self._files = files
+        self._files = self._given = files
         self._stopped = False
         """True if Ctrl-C has ended the newest answer."""
 
@@ -205,6 +205,8 @@ class Talk:
         if not self._kept.turns:
             raise Misuse("there is no turn to drop")
         self._kept.turns.pop()
+        if not self._kept.turns:
+            self._files = self._given  # the next prompt is the first again
         self._note(f"dropped; {many(len(self._kept.turns), 'turn')} left")
 
     def _save(self, given: str) -> None:
