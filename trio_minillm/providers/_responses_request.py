@@ -286,7 +286,7 @@ class _Turns:
     def _goes_back(self, part: ReasoningPart, *, cut: bool) -> bool:
         """Return whether reasoning can be sent: it is this server's, whole, and can be found again.
 
-        OpenAI stores an answer when it is complete, so it may not find what belongs to one that was ``cut``.
+        OpenAI may store an answer only once it is complete: what belongs to one that was ``cut`` is not found.
         """
         if part.wire != self._wire or part.raw is None or self._is_sent(part.raw):
             return False
