@@ -161,6 +161,7 @@ def test_extra_sets_what_has_no_option_of_its_own(endpoint: Endpoint) -> None:
         ("@none.json", "--extra @none.json: No such file"),
         ('{"temperature": 1}', "--extra must not contain temperature"),
         ('{"stream": false}', "extra must not contain stream"),
+        ('{"response_format": {"type": "json_object"}}', "extra must not contain response_format"),
     ],
 )
 def test_what_can_not_be_sent_beside(endpoint: Endpoint, given: str, words: str) -> None:

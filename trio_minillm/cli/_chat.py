@@ -128,6 +128,7 @@ def _typed(extra: Mapping[str, Any], model: llm.Model | str) -> dict[str, Any]:
     if isinstance(model, str):
         model = llm.compatible("local", base_url="http://127.0.0.1")
     names = model.provider.typed_fields & llm.Params.__annotations__.keys()
+    names -= {"response_format"}  # which answers are checked with: --schema
     return {name: value for name, value in extra.items() if name in names}
 
 

@@ -104,8 +104,8 @@ def _in_openais_form(messages: Sequence[llm.Message]) -> list[dict[str, Any]]:
 def asked_fields(params: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
     """Return what requests ask for beside their messages, as fields of a line that ``batch`` reads."""
     fields = dict(params)
-    form = fields.get("response_format")
-    if isinstance(form, llm.JSONSchema):
+    form = fields.pop("response_format", None)
+    if form is not None:
         schema = {"name": form.name, "schema": form.schema, "strict": form.strict}
         fields["response_format"] = {"type": "json_schema", "json_schema": schema}
     return {**fields, **({"extra": dict(extra)} if extra else {})}
