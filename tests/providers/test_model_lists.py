@@ -153,5 +153,12 @@ def test_what_is_no_list_is_an_error(body: bytes) -> None:
         ANY.provider.parse_models(body)
 
 
+def test_a_mark_that_is_not_unicode_is_an_error() -> None:
+    model = llm.gemini("m", api_key="k")
+    assert page(model, {"models": [], "nextPageToken": "é"}).next == "é"
+    with pytest.raises(llm.ProtocolError, match="its next page"):
+        page(model, {"models": [], "nextPageToken": "\ud800"})
+
+
 def test_a_provider_of_ones_own_has_none_unless_it_says_so() -> None:
     assert llm.Provider().models_url(ANY) is None
