@@ -25,7 +25,7 @@ from trio_minillm._batch.files.append_file import ResultFileError
 from trio_minillm._batch.files.key_table import KeyTable, in_shard
 from trio_minillm._batch.files.request_file import InputError, RequestFile
 from trio_minillm._batch.files.result_file import ResultFile, read_results
-from trio_minillm._batch.files.result_format import MARKER, fingerprint
+from trio_minillm._batch.files.result_format import MARKER, _as_before, _encode, fingerprint
 from trio_minillm._batch.files.rows import json_rows
 from trio_minillm._batch.types import Attempt, BatchRequest, BatchResult
 
@@ -767,6 +767,19 @@ def test_the_hash_of_a_request_is_that_of_earlier_versions() -> None:
     model = llm.compatible("m", base_url="http://test.invalid/v1")
     asked = BatchRequest("k", history, model, extra={"a": [1], "extra": None})
     assert fingerprint(asked) == "9ed67bd3b1958569"
+
+
+@pytest.mark.parametrize("name", [None, "ann", 'a"b\\'])
+def test_only_a_cut_turn_changes_the_hash(name: str | None) -> None:
+    whole = [llm.user('"name":null,"cut":false}', name=name), llm.assistant("a")]
+    raw = bytes(_as_before(_encode(whole)))
+    assert raw.count(b'"cut":') == 0
+    assert raw.count(rb"\"cut\"") == 1
+    cut = [whole[0], msgspec.structs.replace(whole[1], cut=True)]
+    model = llm.compatible("m", base_url="http://test.invalid/v1")
+    assert fingerprint(BatchRequest("k", whole, model)) != fingerprint(
+        BatchRequest("k", cut, model)
+    )
 
 
 def test_a_hash_of_a_request_knows_types_and_functions() -> None:

@@ -189,11 +189,13 @@ def _encode(value: Any) -> bytes:
 
 _NO_EXTRA = re.compile(rb'(?<!"type":"function")(?<!"type":"custom"),"extra":null(?=})')
 """The field of texts and refusals that earlier versions had not; calls have always had it."""
+_NOT_CUT = re.compile(rb'("name":(?:null|"(?:[^"\\]|\\.)*")),"cut":false(?=})')
+"""The field of messages that earlier versions had not, behind the last that they had."""
 
 
 def _as_before(messages: bytes) -> msgspec.Raw:
     """Return messages as earlier versions have them, whose files of results are gone on with."""
-    return msgspec.Raw(_NO_EXTRA.sub(b"", messages))
+    return msgspec.Raw(_NOT_CUT.sub(rb"\1", _NO_EXTRA.sub(b"", messages)))
 
 
 def _name_of(thing: Any) -> str:
