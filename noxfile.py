@@ -150,7 +150,7 @@ def typing(session: nox.Session) -> None:
     install(session, *group("typing"), extras=EXTRAS)
     session.install("--no-deps", "inspect-ai")  # for its types only; the harness has none
     session.run("mypy")
-    session.run("pyright", "--threads", "2")
+    session.run("pyright", "--threads")  # one for each core
     session.run("pyright", "--verifytypes", "trio_minillm", "--ignoreexternal")
     programs = list(map(str, write_programs(Path(session.create_tmp()) / "programs")))
     session.run("mypy", "--strict", *programs)
@@ -359,9 +359,8 @@ def release(session: nox.Session) -> None:
     wheels = (name for name in files if name.endswith(".whl"))
     session.run("check-wheel-contents", "--ignore=W009", *wheels)  # pytest's plugin stands beside
     clean = Path(session.create_tmp()).resolve() / "clean"
-    session.run(
-        "python", "-m", "venv", "--clear", "--without-pip", str(clean)
-    )  # nor in the list of parts
+    # pip would be in the list of parts.
+    session.run("python", "-m", "venv", "--clear", "--without-pip", str(clean))
     python = str(clean / "bin" / "python")
     for name in files:  # the wheel, and a wheel that is built from the sdist
         pip = ("python", "-m", "pip", f"--python={python}", "install", "--quiet")

@@ -423,6 +423,18 @@ def test_files_of_the_command_go_again_after_the_first_turn_is_dropped(endpoint:
         assert [part["type"] for part in said(request)[0][1]] == ["text", "image_url"]
 
 
+def test_files_of_the_command_do_not_come_back_in_a_new_conversation(endpoint: Endpoint) -> None:
+    Path("photo.png").write_bytes(PNG)
+    with talk(endpoint, "--file", "photo.png") as terminal:
+        for typed in ("Hi\r", "Ho\r", "He\r"):
+            terminal.type(typed)
+            terminal.until("Hello.\n")
+            terminal.type("/undo\r" if typed == "Ho\r" else "/clear\r")
+        terminal.type(CTRL_D)
+        terminal.end()
+    assert [said(request)[0][1] for request in endpoint.requests[1:]] == ["Ho", "He"]
+
+
 # -- commands --------------------------------------------------------------------------------
 
 

@@ -74,6 +74,16 @@ def test_as_a_module(module: str) -> None:
     assert (ran.code, ran.out, ran.err) == (0, f"trio-minillm {llm.__version__}\n", "")
 
 
+@pytest.mark.parametrize("args", [["--version"], ["chat", "--help"], ["models", "--help"]])
+def test_a_command_loads_nothing_of_the_others(args: list[str]) -> None:
+    script = (
+        f"import sys; sys.argv = ['x', *{args}]\nfrom trio_minillm.cli import main\n"
+        "try: main()\nfinally: print(*sys.modules.keys() & {'numpy', 'pytest', 'trio.testing'}, '.')"
+    )
+    ran = run([sys.executable, "-P", "-c", script])
+    assert (ran.code, ran.out.splitlines()[-1].strip()) == (0, ".")
+
+
 @posix
 def test_an_argument_that_is_not_unicode_is_no_bug() -> None:
     with start([*COMMAND, "models", b"\xff", "--json"]) as process:

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import runpy
+import signal
 import socket
 import sys
 from contextlib import redirect_stdout, suppress
@@ -36,6 +37,7 @@ def preload() -> None:
         sys.argv = ["trio-minillm", name, "--help"]  # imports what typer checks values with
         with redirect_stdout(StringIO()), suppress(SystemExit):
             trio_minillm.cli.main()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as a new process has it
     gc.collect()
     gc.freeze()
 

@@ -58,17 +58,9 @@ def run(folder: Path, test: str, *options: str) -> subprocess.CompletedProcess[s
     )
 
 
-@pytest.mark.parametrize(
-    ("mode", "test"),
-    [
-        ("trio_mode", IN_MEMORY),
-        ("trio_mode", ON_A_SOCKET),
-        ("marked", IN_MEMORY),
-        ("anyio", ON_A_SOCKET),
-    ],
-    ids=["trio-memory", "trio-socket", "marked-memory", "anyio-socket"],
-)
-def test_users_test_their_program(mode, test, tmp_path):
+@pytest.mark.parametrize("test", [IN_MEMORY, ON_A_SOCKET], ids=["memory", "socket"])
+@pytest.mark.parametrize("mode", ["trio_mode", "marked", "anyio"])
+def test_users_test_their_program(test, mode, tmp_path):
     options = ["-W", "error"]
     if mode == "trio_mode":
         options += ["-o", "trio_mode=true"]

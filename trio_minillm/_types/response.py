@@ -218,7 +218,7 @@ class CompletionResponse(msgspec.Struct, Generic[Value], frozen=True, kw_only=Tr
     def to_message(self) -> Message:
         """Return the assistant's turn to send back, from choice 0; see `Choice.to_message`.
 
-        If the answer did not finish, the message is marked as ``cut``.
+        If the answer has ended without finishing, the message is marked as ``cut``.
         """
         message = self.choices[0].to_message()
         cut = self.outcome not in (Outcome.FINISHED, None)

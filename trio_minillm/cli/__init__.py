@@ -21,5 +21,5 @@ def main() -> None:
         what = f"{exc.name} is not installed: pip install 'trio-minillm[cli]'"
         sys.stderr.write(f"error: {what}\n")
         raise SystemExit(2) from None
-    except KeyboardInterrupt:  # Ctrl-C before anything is there that could respond to it
+    except KeyboardInterrupt:  # Ctrl-C that nothing else has responded to
         raise SystemExit(130) from None

@@ -89,7 +89,7 @@ class Talk:
         self._chosen = chosen
         self._kept = kept
         self._lines = lines
-        self._files = self._given = files
+        self._files = self._first_files = files
         self._stopped = False
         """True if Ctrl-C has ended the newest answer."""
 
@@ -188,6 +188,7 @@ class Talk:
             print_rows([*COMMANDS.items(), *_BESIDE])
         elif name == "/clear":
             self._kept.clear()
+            self._first_files = self._files  # none, once they were sent
             self._note("a new conversation")
         elif name == "/undo":
             self._undo()
@@ -206,7 +207,7 @@ class Talk:
             raise Misuse("there is no turn to drop")
         self._kept.turns.pop()
         if not self._kept.turns:
-            self._files = self._given  # the next prompt is the first again
+            self._files = self._first_files  # the next prompt is the first again
         self._note(f"dropped; {many(len(self._kept.turns), 'turn')} left")
 
     def _save(self, given: str) -> None:
