@@ -26,7 +26,7 @@ from trio_minillm import (
     testing,
 )
 from trio_minillm._stream.clocks import REOPENED_SECONDS
-from trio_minillm._stream.task import BUFFERED_BATCHES
+from trio_minillm._stream.handoff import BUFFERED_BATCHES
 from trio_minillm.testing import (
     ScriptedTransport,
     anthropic_events,
@@ -572,12 +572,12 @@ def test_backpressure_reaches_the_body(autojump):
 
 
 async def test_a_channel_is_used_again_by_the_next_stream(monkeypatch):
-    monkeypatch.setattr("trio_minillm._stream.task._unused_channels", [])
+    monkeypatch.setattr("trio_minillm._stream.handoff._unused_channels", [])
     used = []
     async with client_of(reply(*openai_events("a", "b")))[1] as client:
         for _ in range(3):
             async with client.stream(model(), "Hi") as stream:
-                used.append(stream._source._channel)
+                used.append(stream._source._handoff._channel)
                 assert await text_of(stream) == "ab"
     assert used[0] is used[1] is used[2]
     assert used[0][1].statistics().open_send_channels == 1
@@ -592,14 +592,14 @@ async def test_a_channel_that_may_not_be_empty_is_closed(monkeypatch, left, auto
         raise KeyboardInterrupt  # before it was counted
 
     unused = []
-    monkeypatch.setattr("trio_minillm._stream.task._unused_channels", unused)
+    monkeypatch.setattr("trio_minillm._stream.handoff._unused_channels", unused)
     if left == "in the middle of an item":
         monkeypatch.setattr("trio_minillm._stream.handoff.Handoff.put_nowait", interrupt)
     steps = [RuntimeError("bug")] if left == "with a crash" else [*openai_events("secret"), hang]
     async with client_of(reply(*steps))[1] as client:
         with nullcontext() if left == "with an item" else pytest.raises(BaseException):
             async with client.stream(model(), "Hi") as stream:
-                channel = stream._source._channel
+                channel = stream._source._handoff._channel
                 await trio.testing.wait_all_tasks_blocked()
                 monkeypatch.setattr(stream, "drain_buffered", lambda: None)  # it takes no more
     assert unused == []
@@ -608,8 +608,8 @@ async def test_a_channel_that_may_not_be_empty_is_closed(monkeypatch, left, auto
 
 async def test_no_more_channels_are_kept_than_that(monkeypatch):
     unused = []
-    monkeypatch.setattr("trio_minillm._stream.task._unused_channels", unused)
-    monkeypatch.setattr("trio_minillm._stream.task.UNUSED_CHANNELS", 2)
+    monkeypatch.setattr("trio_minillm._stream.handoff._unused_channels", unused)
+    monkeypatch.setattr("trio_minillm._stream.handoff.UNUSED_CHANNELS", 2)
     async with client_of(reply(*openai_events("a")))[1] as client:
         async with AsyncExitStack() as stack:
             for _ in range(3):

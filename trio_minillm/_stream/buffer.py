@@ -9,8 +9,8 @@ import trio
 from .._protocol.templates import EventTemplate, TextRun
 from .._types.chunks import StreamChunk
 from .._types.errors import MiniLLMError
+from .handoff import BUFFERED_BATCHES
 from .source import Source
-from .task import BUFFERED_BATCHES
 
 MANY_CHUNKS = 4096
 """Approximate number of chunks taken out of the channel at once; `collect` folds them in one step."""

@@ -1,14 +1,13 @@
 """The hand-over of a stream's chunks from what reads them to its consumer: a `Sink`.
 
-A `Handoff` is the sending end of the memory channel together with the one task that waits for what
-goes into it. `Waiter` is the wake-up that both sides use. A `FoldingSink` is for an answer that nobody
+A `Handoff` is the memory channel together with the one task that waits for what goes into it. `Waiter` is the wake-up that both sides use. A `FoldingSink` is for an answer that nobody
 watches: there is no other task, and nothing to wait for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeAlias, cast
 
 import trio
 
@@ -17,6 +16,28 @@ from .._types.errors import MiniLLMError
 
 Item: TypeAlias = "list[StreamChunk] | StreamChunk | MiniLLMError"
 """An item of the channel: a batch (the chunks of one read), a chunk, or the error that is last."""
+
+
+BUFFERED_BATCHES = 32
+"""Batches in the channel to a slow consumer. Each is one read, at most about 64 KiB of body. When
+the channel is full, the task stops reading and TCP holds the server back. A consumer that has
+waited once reads by itself, and nothing is read ahead of it."""
+
+_Channel: TypeAlias = tuple[trio.MemorySendChannel[Item], trio.MemoryReceiveChannel[Item]]
+# Without an index, which takes a twentieth of what the channel does.
+_open_channel = cast("Callable[[int], _Channel]", trio.open_memory_channel)
+_unused_channels: list[_Channel] = []
+"""Channels that streams have given up, for the next ones: to open and close one takes as long as a pass
+of Trio's loop and a half. Each is open and empty, and nobody waits at it."""
+UNUSED_CHANNELS = 64
+"""Channels that are kept so; each takes some 2 KiB."""
+
+
+def _new_channel() -> _Channel:
+    try:
+        return _unused_channels.pop()  # another thread may have taken the last
+    except IndexError:
+        return _open_channel(BUFFERED_BATCHES)
 
 
 class Sink(Protocol):
@@ -61,13 +82,15 @@ class Waiter:
     It costs half of what a `trio.lowlevel.ParkingLot` does, and every chunk that is waited for pays it.
     """
 
+    __slots__ = ("_waiting",)
+
     def __init__(self) -> None:
         self._waiting: trio.lowlevel.Task | None = None
 
-    async def wait(self) -> None:
-        """Wait until `wake` is called. A checkpoint."""
+    def wait(self) -> Awaitable[None]:
+        """Wait until `wake` is called; to be awaited at once. A checkpoint."""
         self._waiting = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort)
+        return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105 - a frame less
 
     def _abort(self, _: object) -> trio.lowlevel.Abort:
         self._waiting = None
@@ -82,15 +105,29 @@ class Waiter:
 
 
 class Handoff(Waiter):
-    """The sending end of a stream's channel; its consumer waits here for the next item."""
+    """The channel of a stream, and its consumer, which waits here for the next item.
 
-    def __init__(self, send: trio.MemorySendChannel[Item]) -> None:
+    The channel is given up while nothing goes through it for long (`rest`), and taken again with the next
+    item: each takes some 2 KiB, a tenth of a waiting stream.
+    """
+
+    __slots__ = ("_channel", "closed", "received", "sent")
+
+    def __init__(self) -> None:
         super().__init__()
-        self._send = send
+        self._channel: _Channel | None = _new_channel()
         self.sent: int = 0
         """The number of items that went into the channel."""
+        self.received: int = 0
+        """The number of items that were taken out of it."""
         self.closed: bool = False
         """True once no more items will follow."""
+
+    @property
+    def _send(self) -> trio.MemorySendChannel[Item]:
+        if self._channel is None:
+            self._channel = _new_channel()
+        return self._channel[0]
 
     def put_nowait(self, item: Item) -> bool:
         """Send an item and wake the consumer. Return True if it was waiting.
@@ -103,12 +140,23 @@ class Handoff(Waiter):
 
     async def put(self, item: Item) -> None:
         """Send an item, and wait for room if the channel is full."""
+        send = self._send
         try:
-            self._send.send_nowait(item)
+            send.send_nowait(item)
         except trio.WouldBlock:
-            await self._send.send(item)
+            await send.send(item)
         self.sent += 1
         self.wake()
+
+    def take_nowait(self) -> Item:
+        """Take the next item. Raises what a memory channel does."""
+        if self.received == self.sent:
+            raise trio.EndOfChannel if self.closed else trio.WouldBlock
+        if self._channel is None:
+            raise trio.ClosedResourceError
+        item = self._channel[1].receive_nowait()
+        self.received += 1
+        return item
 
     def close(self) -> None:
         """Say that no more items follow, and wake the consumer.
@@ -117,3 +165,19 @@ class Handoff(Waiter):
         """
         self.closed = True
         self.wake()
+
+    def rest(self) -> None:
+        """Give up the channel, if every item was taken, until the next is sent."""
+        if self.received == self.sent:
+            self.leave(empty=True)
+
+    def leave(self, *, empty: bool) -> None:
+        """Give up the channel. One that is ``empty``, and that nobody waits at, serves other streams."""
+        channel, self._channel = self._channel, None
+        if channel is None:
+            return
+        if empty and len(_unused_channels) < UNUSED_CHANNELS:
+            _unused_channels.append(channel)
+        else:
+            for end in channel:
+                end.close()

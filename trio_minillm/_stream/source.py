@@ -29,13 +29,16 @@ class Source(Protocol):
     """
 
     info: AttemptInfo
-    received: int
-    """The number of items that were taken."""
     body: BodyReader | None
     """The body that may be read directly, in its mode ``DIRECT``."""
 
     @property
     def started(self) -> bool: ...
+    @property
+    def received(self) -> int:
+        """The number of items that were taken."""
+        ...
+
     @property
     def ready(self) -> bool: ...
     @property

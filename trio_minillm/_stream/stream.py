@@ -28,10 +28,9 @@ from ..providers._safe_calls import safe_cost
 from .background import raise_crash
 from .body import DIRECT
 from .buffer import ChunkBuffer
-from .handoff import Item
+from .handoff import BUFFERED_BATCHES, Item
 from .outside import check_in_trio
 from .source import ChannelSource, Source
-from .task import BUFFERED_BATCHES
 
 if TYPE_CHECKING:
     from .._http.event_source import EventSource

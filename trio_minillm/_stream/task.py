@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any
 
 import msgspec
 import trio
@@ -34,29 +34,14 @@ from .._types.errors import (
 from .._types.options import retry_after, retryable
 from .answer import Answer, AttemptInfo
 from .background import Background
-from .body import BodyReader
+from .body import DIRECT, BodyReader
 from .clocks import INFINITY, Clocks
 from .handoff import FoldingSink, Handoff, Item, Sink
 from .resuming import Resuming
 
-BUFFERED_BATCHES = 32
-"""Batches in the channel to a slow consumer. Each is one read, at most about 64 KiB of body. When
-the channel is full, the task stops reading and TCP holds the server back. A consumer that has
-waited once reads by itself, and nothing is read ahead of it."""
-
 LEAVE_SECONDS = 1.0
 """Seconds that leaving a finished stream may wait for the rest of its body to be drained (which
 has its own, shorter bound)."""
-
-
-_Channel: TypeAlias = tuple[trio.MemorySendChannel[Item], trio.MemoryReceiveChannel[Item]]
-# Without an index, which takes a twentieth of what the channel does.
-_open_channel = cast("Callable[[int], _Channel]", trio.open_memory_channel)
-_unused_channels: list[_Channel] = []
-"""Channels of streams that are over, for the next ones: to open and close one takes as long as a pass
-of Trio's loop and a half. Each is open and empty, and nobody waits at it."""
-UNUSED_CHANNELS = 64
-"""Channels that are kept so; each takes some 2 KiB."""
 
 
 def _ignore(*args: object) -> None: ...
@@ -68,7 +53,7 @@ class StreamTask:
     It is the `Source` of a stream's chunks: the consumer's side receives from it, stops it and
     waits for its end. Where nobody watches the chunks, it runs in the caller's task (`run_here`).
 
-    Its 22 attributes are what that side sees, the request, and how the task is told to stop.
+    Its 20 attributes are what that side sees, the request, and how the task is told to stop.
     """
 
     asked_at: float | None = None
@@ -79,14 +64,12 @@ class StreamTask:
 
     def __init__(self, connect: Callable[[], Exchange], prepared: Prepared) -> None:
         self.info: AttemptInfo = AttemptInfo()
-        self._handoff: Handoff | None = None  # opened with the task
-        self._channel: _Channel | None = None
+        self._handoff: Handoff | None = None  # made with the task
         # An exception, a KeyboardInterrupt say, could come between an item and the count of items.
         self._counted = False
         self._sink: Sink | None = None
         self._here = False  # in a caller's task
         self._waited = False  # other tasks have had a turn
-        self.received: int = 0
         self.body: BodyReader | None = None
         self.is_done: bool = False
         """True once all attempts were made; nothing changes any more."""
@@ -123,30 +106,22 @@ class StreamTask:
 
     # -- in the task -------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Make the attempts in a task of their own. Never raises.
-
-        A cancellation from outside also cancels the block, which raises it. Raising it here too would
-        hide what the block itself raises.
-        """
-        try:  # noqa: SIM105 - an object less for each stream
-            await self._run()
-        except trio.Cancelled:
-            pass
-
     async def run_here(self, fold: Callable[[Item], None]) -> None:
         """Make the attempts in the caller's task, in place of `start`; ``fold`` takes each item.
 
         A checkpoint. Raises nothing but a cancellation from outside.
         """
         self._here, self._sink = True, FoldingSink(fold)
-        await self._run()
+        await self.run()
         if not self._waited:  # no answer is lost to a cancellation here
             await trio.lowlevel.cancel_shielded_checkpoint()
 
-    async def _run(self) -> None:
-        """Make the attempts. Raises nothing but a cancellation from outside: the error that ended the
-        answer is handed on, and a bug of ours is kept as ``crash``.
+    async def run(self) -> None:
+        """Make the attempts. The error that ended the answer is handed on, and a bug of ours is kept as
+        ``crash``.
+
+        Raises a cancellation from outside in a caller's task, and never in one of its own: there it also
+        cancels the block, which raises it, and raising it twice would hide what the block itself raises.
         """
         try:
             try:
@@ -156,6 +131,9 @@ class StreamTask:
             self._counted = True
         except Exception as exc:  # noqa: BLE001 - kept for the block, which raises it
             self._crash = exc
+        except trio.Cancelled:
+            if self._here:
+                raise
         finally:
             if self.info.ended is None:
                 self.info.ended = trio.current_time()
@@ -450,12 +428,7 @@ class StreamTask:
 
     def start(self) -> Awaitable[None]:
         """Start the task in the background."""
-        try:
-            channel = _unused_channels.pop()  # another thread may have taken the last
-        except IndexError:
-            channel = _open_channel(BUFFERED_BATCHES)
-        self._channel = channel
-        self._handoff = self._sink = Handoff(channel[0])
+        self._handoff = self._sink = Handoff()
         self._background = self.background()
         return self._background.start(self.run, "trio_minillm stream")
 
@@ -465,16 +438,21 @@ class StreamTask:
         return self._background.join()
 
     @property
+    def received(self) -> int:
+        """The number of items that were taken."""
+        return 0 if self._handoff is None else self._handoff.received
+
+    @property
     def ready(self) -> bool:
         """True if `receive_nowait` has an item, or says that there will be none."""
         handoff = self._handoff
-        return handoff is not None and (self.received < handoff.sent or handoff.closed)
+        return handoff is not None and (handoff.received < handoff.sent or handoff.closed)
 
     @property
     def more(self) -> bool:
         """True if an item is in the channel."""
         handoff = self._handoff
-        return handoff is not None and self.received < handoff.sent
+        return handoff is not None and handoff.received < handoff.sent
 
     def wait(self) -> Awaitable[None]:
         """Wait for the next item, or for the end. A checkpoint."""
@@ -483,13 +461,12 @@ class StreamTask:
 
     def receive_nowait(self) -> Item:
         """Take the next item. Raises what a memory channel does."""
-        channel, handoff = self._channel, self._handoff
-        if channel is None or handoff is None:
+        handoff = self._handoff
+        if handoff is None:
             raise trio.ClosedResourceError if self.is_done else trio.WouldBlock
-        if handoff.closed and self.received == handoff.sent:
-            raise trio.EndOfChannel
-        item = channel[1].receive_nowait()
-        self.received += 1
+        item = handoff.take_nowait()
+        if self.body is not None and self.body.mode is DIRECT:
+            handoff.rest()
         return item
 
     def unexplained_end(self) -> MiniLLMError | None:
@@ -535,14 +512,9 @@ class StreamTask:
 
     def close(self) -> None:
         """Leave the channel, and drop the callbacks: they and their owner would keep each other alive."""
-        channel, self._channel = self._channel, None
-        if channel is not None and self._handoff is not None:
-            empty = self._counted and self.received == self._handoff.sent
-            if empty and len(_unused_channels) < UNUSED_CHANNELS:
-                _unused_channels.append(channel)
-            else:
-                for end in channel:
-                    end.close()
+        handoff = self._handoff
+        if handoff is not None:
+            handoff.leave(empty=self._counted and handoff.received == handoff.sent)
         self.before_attempt = self.before_retry = _ignore
         self.after_begin = None
 
