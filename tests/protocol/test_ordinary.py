@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm._protocol.decoder import ChunkDecoder
+from trio_minillm._protocol.left_out import LeftOut
 from trio_minillm._protocol.sniffer import Sniffer
 from trio_minillm.providers import SERVERS, Provider, anthropic, openai, text_completions
 
@@ -191,7 +192,8 @@ def decoded(
         decoder = ChunkDecoder(provider, lenient=lenient, choices=choices)
         chunks = [chunk for piece in pieces for chunk in decoder.feed(piece, 1.0)]
         chunks += decoder.finish(2.0)
-        left_out, words = vars(decoder.left_out), error(decoder.other_words())
+        left_out = {name: getattr(decoder.left_out, name) for name in LeftOut.__slots__}
+        words = error(decoder.other_words())
     shown = list(map(msgspec.structs.asdict, chunks))
     kept = decoder.events, decoder._reasoned, decoder._doubt, decoder._repeats._said
     return shown, error(decoder.error), left_out, words, kept

@@ -49,6 +49,27 @@ class Connection:
     notes of it.
     """
 
+    __slots__ = (
+        "_buffer",
+        "_incoming",
+        "_more",
+        "_outgoing",
+        "_poll",
+        "_reads",
+        "_records",
+        "_rest",
+        "_session_taken",
+        "_sock",
+        "_tls",
+        "failure",
+        "idle_since",
+        "origin",
+        "sending",
+        "server_name",
+        "spent",
+        "taken_at",
+    )
+
     def __init__(self, origin: Origin, sock: socket.socket, buffer: memoryview) -> None:
         self.origin: Origin = origin
         self.idle_since: float = 0.0

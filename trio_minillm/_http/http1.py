@@ -139,6 +139,24 @@ class ResponseParser:
     Its 15 attributes are what it tells, what it knows of the body's end, and the bytes of the head.
     """
 
+    __slots__ = (
+        "_earlier",
+        "_final",
+        "_framed",
+        "_in_body",
+        "_interim",
+        "_no_body",
+        "_parser",
+        "_raw",
+        "_silent",
+        "complete",
+        "fault",
+        "head",
+        "on_body",
+        "pieces",
+        "reusable",
+    )
+
     def __init__(self, *, no_body: bool = False) -> None:
         self.head: bool = False
         """True once the final head is here; `take_head` returns it."""

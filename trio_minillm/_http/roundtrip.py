@@ -126,6 +126,15 @@ class Roundtrip:
     which happens by itself where the body is read to its end.
     """
 
+    __slots__ = (
+        "_connection",
+        "_has_slot",
+        "_parser",
+        "_pool",
+        "_read_seconds",
+        "_tell",
+    )
+
     resumable: bool = True
     """True: a `receive` that was cancelled has lost nothing."""
 

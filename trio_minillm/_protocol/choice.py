@@ -60,6 +60,20 @@ _NO_EXTRAS = Extras()
 class ChoiceBuilder:
     """One choice under construction. Nothing here raises: a limit that was crossed is noted."""
 
+    __slots__ = (
+        "_bounds",
+        "_by_kind",
+        "_numbered",
+        "extras",
+        "index",
+        "native_reason",
+        "notes",
+        "over_limit",
+        "parts",
+        "reason",
+        "reasons",
+    )
+
     def __init__(self, index: int, bounds: Bounds = BOUNDS) -> None:
         self.index = index
         self._bounds = bounds

@@ -93,6 +93,33 @@ class ChunkDecoder:
     Its 24 attributes are the stages of one pipeline, each of which knows the one before.
     """
 
+    __slots__ = (
+        "_array",
+        "_bounded_bytes",
+        "_by_template",
+        "_choices",
+        "_credit",
+        "_doubt",
+        "_ended",
+        "_filters_itself",
+        "_halves",
+        "_learn_from",
+        "_lenient",
+        "_paths",
+        "_provider",
+        "_raw",
+        "_reasoned",
+        "_repeats",
+        "_secrets",
+        "_sniffed",
+        "_sniffer",
+        "_sse",
+        "_template",
+        "error",
+        "events",
+        "left_out",
+    )
+
     def __init__(
         self,
         provider: Provider,

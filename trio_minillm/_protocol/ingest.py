@@ -53,6 +53,30 @@ class Ingest:
     of its timings, and none is used without the others.
     """
 
+    __slots__ = (
+        "_arguments",
+        "_asked",
+        "_bounds",
+        "_charged",
+        "_choices",
+        "_counting",
+        "_first",
+        "_model_named",
+        "_usage",
+        "_wire",
+        "chunks",
+        "error",
+        "first_at",
+        "id",
+        "last_at",
+        "metadata",
+        "model",
+        "newest_usage",
+        "notes",
+        "rejected",
+        "state",
+    )
+
     def __init__(
         self,
         *,

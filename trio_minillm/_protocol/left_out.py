@@ -17,6 +17,13 @@ _FIELDS = (b"", b"data", b"event", b"id", b"retry", b"error")
 class LeftOut:
     """A record of what was left out of an answer, and of what the server said beside it."""
 
+    __slots__ = (
+        "_head",
+        "_strange",
+        "skipped",
+        "unread",
+    )
+
     def __init__(self) -> None:
         self.skipped: int = 0
         """The number of events that were passed over."""

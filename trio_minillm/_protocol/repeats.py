@@ -60,6 +60,14 @@ def _has_opening(chunk: StreamChunk) -> bool:
 class Repeats(RepeatFilter):
     """The kinds of content that an answer has so far, and what repeats them."""
 
+    __slots__ = (
+        "_left_out",
+        "_messages",
+        "_openings",
+        "_provider",
+        "_said",
+    )
+
     def __init__(self, provider: Provider, left_out: LeftOut) -> None:
         self._provider = provider
         self._left_out = left_out

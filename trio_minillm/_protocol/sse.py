@@ -85,6 +85,26 @@ class SSEDecoder:
     split. After a bound is exceeded, ``failure`` is set and no more events follow.
     """
 
+    __slots__ = (
+        "_data",
+        "_event",
+        "_forgiving",
+        "_has_data",
+        "_held",
+        "_id",
+        "_late",
+        "_partial",
+        "_plain_bytes",
+        "_skip_lf",
+        "_started",
+        "comments",
+        "failure",
+        "last_event_id",
+        "max_event",
+        "max_line",
+        "retry_ms",
+    )
+
     def __init__(
         self,
         *,

@@ -178,6 +178,26 @@ class StreamState:
     Its 17 attributes are the state and what the conditions of its changes are made of.
     """
 
+    __slots__ = (
+        "_answered",
+        "_expect_usage",
+        "_fresh",
+        "_highest",
+        "_opened",
+        "_rising",
+        "_seen",
+        "_told",
+        "_zero",
+        "choices",
+        "outcome",
+        "over",
+        "reasoned",
+        "reopened",
+        "said",
+        "state",
+        "usage_final",
+    )
+
     def __init__(self, *, expect_usage: bool, choices: int = 1) -> None:
         self.state: State = OPEN
         self.over: bool = False

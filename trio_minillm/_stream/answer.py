@@ -78,6 +78,18 @@ class Answer:
     ``max_response`` is the most bytes that the body may have, decompressed.
     """
 
+    __slots__ = (
+        "_decoder",
+        "_info",
+        "_max_response",
+        "begun",
+        "clocks",
+        "content",
+        "error",
+        "resumable",
+        "state",
+    )
+
     def __init__(
         self,
         decoder: ChunkDecoder,

@@ -15,6 +15,8 @@ class Background:
     task raises nothing: it keeps its exception, and `raise_crash` raises that from the block.
     """
 
+    __slots__ = ("_manager",)
+
     def __init__(self) -> None:
         self._manager: Any = None
 

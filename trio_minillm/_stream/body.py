@@ -68,6 +68,20 @@ class BodyReader:
     other attempt can follow.
     """
 
+    __slots__ = (
+        "_away_since",
+        "_exchange",
+        "_handed_back",
+        "_info",
+        "_on_begin",
+        "_sink",
+        "_slices",
+        "_unsent",
+        "answer",
+        "crash",
+        "mode",
+    )
+
     def __init__(
         self,
         exchange: Exchange,

@@ -23,6 +23,16 @@ one chunk there is seldom more, and looking costs as well."""
 class ChunkBuffer:
     """The batch that a stream is handing out, and what is known of it."""
 
+    __slots__ = (
+        "_plenty",
+        "append",
+        "batch",
+        "error",
+        "position",
+        "taken",
+        "template",
+    )
+
     def __init__(self) -> None:
         self.batch: list[StreamChunk] = []
         self.position: int = 0

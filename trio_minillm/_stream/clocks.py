@@ -65,6 +65,17 @@ class Deadline:
     it comes nearer: the scope may then fire early, and `passed` tells.
     """
 
+    __slots__ = (
+        "_at",
+        "_of_scope",
+        "_total",
+        "lazy",
+        "limit",
+        "name",
+        "scope",
+        "total_at",
+    )
+
     def __init__(self, total: float, total_at: float) -> None:
         self.scope: trio.CancelScope | None = None
         """The newest scope that keeps it."""
@@ -148,6 +159,26 @@ class Clocks:
 
     Its 17 attributes are the lengths, what is known of the attempt, and what follows from them.
     """
+
+    __slots__ = (
+        "_answered",
+        "_bytes_at",
+        "_content_at",
+        "_deadline",
+        "_grace",
+        "_grace_from",
+        "_phase",
+        "_plain_state",
+        "_queued_at",
+        "_quiet",
+        "_quiet_name",
+        "_reported",
+        "_since",
+        "_timeouts",
+        "new_scope",
+        "now",
+        "sent_at",
+    )
 
     def __init__(
         self,

@@ -199,6 +199,8 @@ class RepeatFilter:
     be bounded, and its results must not depend on how the bytes were split.
     """
 
+    __slots__ = ()
+
     def known(self, chunk: StreamChunk) -> bool:
         """Return whether a chunk continues what the latest one said. If so, complete the chunk."""
         return False
