@@ -62,8 +62,8 @@ class ChoiceBuilder:
 
     __slots__ = (
         "_bounds",
-        "_by_kind",
         "_numbered",
+        "_unnumbered",
         "extras",
         "index",
         "native_reason",
@@ -80,16 +80,16 @@ class ChoiceBuilder:
         self.parts: list[TextBuilder | CallBuilder] = []
         self.reason: str | None = None
         """The newest finish reason."""
-        self.reasons: list[str] = []
+        self.reasons: tuple[str, ...] = ()
         """The different finish reasons, in the order in which they came."""
         self.native_reason: str = ""
         """The reason in the words of the server behind a gateway."""
-        self.notes: list[str] = []
+        self.notes: Sequence[str] = ()
         """Oddities of the choice that was built last."""
         self.over_limit: tuple[str, int] | None = None
         """The limit that was crossed: what is bounded, in words, and the number."""
         self._numbered: dict[int | None, TextBuilder | CallBuilder] = {}  # by content-block number
-        self._by_kind: dict[str, TextBuilder] = {}  # on wires without numbers
+        self._unnumbered: tuple[TextBuilder, ...] = ()  # on wires without numbers: one of a kind
         self.extras: Extras | None = None
         """Its contents beside text and reasoning, once there are any."""
 
@@ -106,7 +106,7 @@ class ChoiceBuilder:
                 one._call_delta(part.as_piece(), None, opens=not pieces, beside=False)
             else:
                 one.parts.append(part)
-        one.reasons = list(dict.fromkeys(r for choice in choices for r in choice.reasons))
+        one.reasons = tuple(dict.fromkeys(r for choice in choices for r in choice.reasons))
         # One that says that a part was cut or filtered holds for all.
         ended = [choice for choice in choices if choice.reason] or choices[-1:]
         bad = (c for c in ended if forbids_calls((c.reason or "", c.native_reason)))
@@ -124,14 +124,16 @@ class ChoiceBuilder:
     def part(self, kind: str, number: int | None) -> TextBuilder:
         """Return the part that a piece of this kind belongs to; open it if there is none."""
         if number is None:
-            found = self._by_kind.get(kind)
-            if found is None:
-                # On wires with numbers, a relay has left this one out.
-                last = self._numbered.get(None) or (self.parts[-1] if self.parts else None)
-                if isinstance(last, TextBuilder) and last.kind == kind:
-                    return last
-                found = self._by_kind[kind] = TextBuilder(kind)
-                self._append(found)
+            for found in self._unnumbered:
+                if found.kind == kind:
+                    return found
+            # On wires with numbers, a relay has left this one out.
+            last = self._numbered.get(None) or (self.parts[-1] if self.parts else None)
+            if isinstance(last, TextBuilder) and last.kind == kind:
+                return last
+            found = TextBuilder(kind)
+            self._unnumbered = (*self._unnumbered, found)
+            self._append(found)
             return found
         there = self._numbered.get(number)
         if isinstance(there, TextBuilder) and there.kind == kind:
@@ -231,7 +233,7 @@ class ChoiceBuilder:
         if native and not forbids_calls((self.native_reason,)):  # a filter is not taken back
             self.native_reason = native
         if reason not in self.reasons and len(self.reasons) < MAX_REASONS:
-            self.reasons.append(reason)
+            self.reasons = (*self.reasons, reason)
 
     def _repeats_calls(self, chunk: StreamChunk) -> bool:
         """Return whether a chunk that ends the answer lists all of its calls once more.
@@ -356,9 +358,9 @@ class ChoiceBuilder:
                 given = ended or bool(call.arguments.strip())
                 (good if usable and whole and given else bad).append(call)
                 parts.append(call)
-        self.notes = [] if told is None else list(told.notes())
+        self.notes = () if told is None else tuple(told.notes())
         if finished and not good and not bad:
-            self.notes += self._notes_without_calls()
+            self.notes = (*self.notes, *self._notes_without_calls())
         return Choice(
             index=self.index,
             parts=tuple(parts),
@@ -368,7 +370,7 @@ class ChoiceBuilder:
             tool_calls=tuple(good),
             invalid_tool_calls=tuple(bad),
             finish_reason=reason,
-            finish_reasons=tuple(self.reasons),
+            finish_reasons=self.reasons,
             logprobs=joined_fields(extras.logprobs),
             annotations=tuple(extras.annotations),
             audio=joined_fields(extras.audio),
@@ -382,13 +384,13 @@ class ChoiceBuilder:
         only = self.parts[0]
         if not isinstance(only, TextBuilder) or not only.is_plain or not (text := only.joined()):
             return None
-        self.notes = self._notes_without_calls() if finished else []
+        self.notes = self._notes_without_calls() if finished else ()
         return Choice(
             index=self.index,
             parts=(TextPart(text),),
             content=text,
             finish_reason=reason,
-            finish_reasons=tuple(self.reasons),
+            finish_reasons=self.reasons,
         )
 
     def _notes_without_calls(self) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -151,7 +152,8 @@ class ChunkDecoder:
         self._credit = MAX_CREDIT if self._by_template else 0
         self._learn_from = LEARN_FROM
         self._choices = choices
-        self._reasoned: set[int] = set()  # choices whose newest chunk of content has a reason
+        # Choices whose newest chunk of content has a reason.
+        self._reasoned: AbstractSet[int] = frozenset()
         self._halves: SurrogateHalves | None = None  # while a half waits for its other half
         self._ended = False  # the body is over
         self._doubt = b""  # data that speak of a failure, with nothing of the answer behind them
@@ -238,7 +240,7 @@ class ChunkDecoder:
             self._doubt = b""
             self.events += len(run)
             if self._reasoned:
-                self._reasoned.discard(template.chunk.choice)
+                self._reasoned -= {template.chunk.choice}
             if self._credit < MAX_CREDIT:
                 self._credit = min(self._credit + len(run), MAX_CREDIT)
         return run
@@ -344,9 +346,9 @@ class ChunkDecoder:
     def _note(self, chunk: StreamChunk, data: bytes) -> None:
         """Take note of what a chunk says of its choice's end, and of an event that says nothing."""
         if chunk.finish_reason is not None:
-            self._reasoned.add(chunk.choice)
+            self._reasoned |= {chunk.choice}
         elif self._reasoned and continues_answer(chunk):
-            self._reasoned.discard(chunk.choice)
+            self._reasoned -= {chunk.choice}
         if not chunk.answer and chunk.usage is None:
             self.left_out.strange(data)
 

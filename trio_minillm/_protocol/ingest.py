@@ -58,10 +58,10 @@ class Ingest:
         "_asked",
         "_bounds",
         "_charged",
-        "_choices",
         "_counting",
         "_first",
         "_model_named",
+        "_others",
         "_usage",
         "_wire",
         "chunks",
@@ -104,7 +104,7 @@ class Ingest:
         """The time of the first of them, on Trio's clock, in seconds."""
         self.last_at: float | None = None
         self.metadata: dict[str, Any] = {}
-        self.notes: list[str] = []
+        self.notes: tuple[str, ...] = ()
         self.rejected: bool = False
         """True if the caller did not accept the answer."""
         self._model_named = False
@@ -112,8 +112,8 @@ class Ingest:
         self._wire = wire
         self._bounds = bounds
         self._asked = asked or Asked()
-        self._first = ChoiceBuilder(0, bounds)  # also in `_choices`; almost every chunk is for it
-        self._choices: dict[int, ChoiceBuilder] = {0: self._first}
+        self._first = ChoiceBuilder(0, bounds)  # almost every chunk is for it
+        self._others: dict[int, ChoiceBuilder] = {}  # the other choices by their numbers
         self._counting = False  # the numbers of the choices count pieces: all are one
         self._charged: Usage | None = None  # that of an answer which is over
 
@@ -259,24 +259,25 @@ class Ingest:
             long = len(text) >= SURE_CHARS and choice.pieces(kind) > 1
             if long and text == choice.join(kind):
                 setattr(chunk, field, "")
-                self.notes.append(f"the {kind} was repeated with the finish reason: counted once")
+                why = f"the {kind} was repeated with the finish reason: counted once"
+                self.notes = (*self.notes, why)
 
     def _choice_of(self, chunk: StreamChunk) -> ChoiceBuilder | None:
         """Return the choice that a chunk belongs to; ``None`` if its number ends the stream."""
         index, event = chunk.choice, chunk.event or None
-        found = self._choices.get(index)
+        found = self._others.get(index)
         if index < 0:
             self.fail(ProtocolError("a choice has a negative number", event=event))
             return None
         if found is None:
-            if len(self._choices) >= COUNTED_FROM and self.state.may_count:
+            if len(self._others) >= COUNTED_FROM - 1 and self.state.may_count:
                 self._first = ChoiceBuilder.joined(self._sorted(), self._bounds)
-                self._choices, self._counting = {0: self._first}, True
+                self._others, self._counting = {}, True
                 return self._first
-            if len(self._choices) >= self._bounds.choices:
+            if len(self._others) >= self._bounds.choices - 1:
                 self.fail(LimitExceeded("choices", self._bounds.choices, event=event))
                 return None
-            found = self._choices[index] = ChoiceBuilder(index, self._bounds)
+            found = self._others[index] = ChoiceBuilder(index, self._bounds)
         return found
 
     def pieces_of(self, chunk: StreamChunk) -> list[str]:
@@ -284,12 +285,13 @@ class Ingest:
 
         The texts of further chunks of its kind go there, too.
         """
-        choice = self._first if self._counting else self._choices[chunk.choice]
+        first = self._counting or not chunk.choice
+        choice = self._first if first else self._others[chunk.choice]
         return choice.part("reasoning" if chunk.reasoning else "text", chunk.part).pieces
 
     def compact(self) -> None:
         """Join the pieces of the newest parts. To be called every `COMPACT_EVERY` chunks."""
-        for choice in self._choices.values():
+        for choice in (self._first, *self._others.values()):
             choice.compact()
 
     # -- other ends ------------------------------------------------------------------------
@@ -323,7 +325,7 @@ class Ingest:
         elif not quiet:  # an answer with its usage may lack an end marker: many servers send none
             told = self.finish_reason is not None and isinstance(error, EndedEarly)
             why = "the body ended" if told else error
-            self.notes.append(f"ended without the expected usage or end marker: {why}")
+            self.notes = (*self.notes, f"ended without the expected usage or end marker: {why}")
 
     def cancel(self, *, rejected: bool = False, error: MiniLLMError | None = None) -> None:
         """End the stream because the caller left, or reached a limit of its own (``error``).
@@ -354,7 +356,7 @@ class Ingest:
 
         That is all of them where one was asked for: there are servers that put its calls beside its text.
         """
-        if len(self._choices) == 1 or self.state.choices > 1:
+        if not self._others or self.state.choices > 1:
             return (self._first,)
         return self._sorted()
 
@@ -385,7 +387,7 @@ class Ingest:
     def charged(self, usage: Usage) -> Usage:
         """Return a copy of a usage with the tier and the doubts that decide what it costs."""
         images = cited = False
-        for choice in self._choices.values():
+        for choice in (self._first, *self._others.values()):
             if choice.extras is not None:
                 images = images or choice.has_images
                 cited = cited or choice.cites_pages
@@ -402,7 +404,7 @@ class Ingest:
 
     def _in_order(self) -> list[ChoiceBuilder]:
         """Return the choices by number, without a number 0 that never came."""
-        if len(self._choices) == 1:
+        if not self._others:
             return [self._first]
         ordered = self._sorted()
         if self.state.counted:
@@ -419,7 +421,7 @@ class Ingest:
         return bool(with_calls) and apart
 
     def _sorted(self) -> list[ChoiceBuilder]:
-        return [self._choices[number] for number in sorted(self._choices)]
+        return [self._first, *(self._others[number] for number in sorted(self._others))]
 
     def response(
         self, *, id: str | None = None, unread: Mapping[str, int] | None = None, **more: Any
@@ -437,7 +439,7 @@ class Ingest:
         notes, usage, metadata = list(self.notes), self.charged_usage, self.metadata
         if finished and len(built) < state.choices:
             notes.append(f"{state.choices} choices were requested, and {len(built)} arrived")
-        if self._counting or (len(self._choices) > 1 and state.counted):
+        if self._counting or (self._others and state.counted):
             notes.append("the choice numbers count pieces: read as one answer")
         if state.reopened:
             notes.append("content followed a finish reason, which therefore does not count")

@@ -7,7 +7,8 @@ text so far with each piece, and relays that open a block with its whole text, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any
 
@@ -26,6 +27,8 @@ SURE_CHARS = 16
 MESSAGE = b'"message"'
 """A part of every whole answer: a field of OpenAI's, and the type of Anthropic's."""
 _DELTA = b'"delta"'
+_TEXT = frozenset({(0, "delta")})
+"""The kinds of almost every answer: one set for all the thousands of them."""
 _KINDS = ("delta", "reasoning", "refusal", "tool_calls", "reasoning_details")
 """Kinds of content: fields of `StreamChunk`."""
 
@@ -57,6 +60,15 @@ def _has_opening(chunk: StreamChunk) -> bool:
     return len(chunk.delta) >= SURE_CHARS or len(chunk.reasoning) >= SURE_CHARS
 
 
+def _grown(
+    said: AbstractSet[tuple[int, str]], more: Iterable[tuple[int, str]]
+) -> set[tuple[int, str]]:
+    """Return a set with more in it: the same one, unless that is shared."""
+    own = said if isinstance(said, set) else set(said)
+    own.update(more)
+    return own
+
+
 class Repeats(RepeatFilter):
     """The kinds of content that an answer has so far, and what repeats them."""
 
@@ -71,7 +83,8 @@ class Repeats(RepeatFilter):
     def __init__(self, provider: Provider, left_out: LeftOut) -> None:
         self._provider = provider
         self._left_out = left_out
-        self._said: set[tuple[int, str]] = set()  # the kinds that came in their place, by choice
+        # The kinds that came in their place, by choice.
+        self._said: frozenset[tuple[int, str]] | set[tuple[int, str]] = frozenset()
         # Texts that came in messages, likewise.
         self._messages: dict[tuple[int, str], _Growing] = {}
         # Texts that blocks were opened with, by block and kind.
@@ -87,12 +100,14 @@ class Repeats(RepeatFilter):
 
     def _add(self, chunk: StreamChunk) -> None:
         said, choice = self._said, chunk.choice
-        if chunk.delta:  # almost every time
-            said.add((choice, "delta"))
-        if chunk.reasoning:
-            said.add((choice, "reasoning"))
-        if chunk.refusal or chunk.tool_calls or chunk.reasoning_details:
-            said.update([(choice, kind) for kind in kinds_of(chunk)])
+        others = chunk.reasoning or chunk.refusal or chunk.tool_calls or chunk.reasoning_details
+        if chunk.delta and not others:  # almost every time
+            if not said and not choice:
+                self._said = _TEXT
+            elif (choice, "delta") not in said:
+                self._said = _grown(said, ((choice, "delta"),))
+        elif others:
+            self._said = _grown(said, [(choice, kind) for kind in kinds_of(chunk)])
 
     def removed_from(
         self,

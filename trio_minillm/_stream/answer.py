@@ -5,7 +5,8 @@ Nothing here waits. The stream's task and, in direct reading, the consumer feed 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
@@ -59,15 +60,15 @@ class AttemptInfo(msgspec.Struct, kw_only=True):
     """Decompressed bytes of the body so far."""
     skipped: int = 0
     """Events that were passed over."""
-    unread: Mapping[str, int] = msgspec.field(default_factory=dict)
+    unread: Mapping[str, int] = MappingProxyType({})
     """Names of what could not be read and was left out, and how often."""
     request_id: str | None = None
     generation_id: str | None = None
     status: int = 0
     """The status of the newest response."""
-    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     """The headers of the newest response, as they came."""
-    held: list[StreamChunk] = msgspec.field(default_factory=list)
+    held: Sequence[StreamChunk] = ()
     """Openings without content, held back because another attempt can still follow."""
 
 

@@ -98,8 +98,10 @@ class BodyReader:
         self._info = info
         self._sink = sink
         self._on_begin = on_begin
-        self._slices: list[bytes] = []  # of a read that is too much for one step; last one first
-        self._unsent: list[StreamChunk] = []  # there was no room for them
+        self._slices: list[bytes] | None = (
+            None  # of a read that is too much for one step; last one first
+        )
+        self._unsent: list[StreamChunk] | None = None  # there was no room for them
         self._handed_back = Waiter()
         self._away_since: float | None = None  # told to the clocks when the consumer is back
 
@@ -203,11 +205,11 @@ class BodyReader:
         """Put a batch into the channel. Return whether the consumer was waiting for it."""
         info, begun = self._info, self.answer.begun
         if not (begun or content or len(info.held) >= MAX_HELD):
-            info.held += chunks
+            info.held = (*info.held, *chunks)
             return False
         if info.held:
-            chunks = info.held + chunks
-            info.held = []
+            chunks = [*info.held, *chunks]
+            info.held = ()
         if not begun:
             self.answer.begun = True
             self._on_begin()
@@ -221,8 +223,9 @@ class BodyReader:
     async def _wait_for_room(self) -> None:
         """Wait until the consumer has caught up. Its time does not count for any clock."""
         paused_at = self.answer.clocks.pause()
+        assert self._unsent is not None
         await self._sink.put(self._unsent)
-        self._unsent = []
+        self._unsent = None
         self.mode = BUFFERED
         self.answer.clocks.resume(paused_at)
 

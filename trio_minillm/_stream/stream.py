@@ -513,7 +513,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     def _fold_held(self) -> None:
         """Fold an opening that the task holds back: it may have usage and an id."""
         info = self._source.info
-        held, info.held = info.held, []
+        held, info.held = info.held, ()
         self._ingest.ingest_all(held)
 
     def _fold_direct(self) -> None:

@@ -156,8 +156,8 @@ class StreamTask:
         assert self._sink is not None
         with self._stoppable(trio.CancelScope()):
             if self.info.held:
-                held, self.info.held = self.info.held, []
-                await self._sink.put(held)
+                held, self.info.held = self.info.held, ()
+                await self._sink.put(list(held))
             await self._sink.put(error)
 
     async def _attempts(self) -> None:
@@ -199,7 +199,7 @@ class StreamTask:
                 if self._stopped:  # it was refused as its caller left, who has booked it
                     return
                 self.before_retry(exc)
-            info.held, self.body = [], None  # of an attempt that ended nothing
+            info.held, self.body = (), None  # of an attempt that ended nothing
             with self._stoppable(trio.CancelScope()):
                 await trio.sleep(delay)
 
