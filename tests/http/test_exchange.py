@@ -29,11 +29,12 @@ import trio_minillm as llm
 from trio_minillm._http import connection
 from trio_minillm._http.connector import Connect, open_connector
 from trio_minillm._http.exchange import Exchange
+from trio_minillm._http.headers import ResponseHeaders
 from trio_minillm._http.httpx_exchange import HttpxExchange, send_by_client, send_by_transport
 from trio_minillm._http.pool import ConnectionPool
 from trio_minillm._http.routes import RoutedExchange
 from trio_minillm._http.transport import BODY, TrioTransport
-from trio_minillm._http.trio_exchange import TrioExchange, by_name
+from trio_minillm._http.trio_exchange import TrioExchange
 from trio_minillm._types.errors import MiniLLMError
 from trio_minillm.testing import ScriptedTransport, openai_events, reply
 
@@ -250,7 +251,13 @@ def test_headers_are_decoded_and_joined_as_httpx_does_it(
     headers: list[tuple[bytes, bytes]],
 ) -> None:
     lines = b"\r\n".join(b"%s: %s" % line for line in headers)
-    assert by_name(lines) == dict(httpx.Headers(headers).items())
+    expected = dict(httpx.Headers(headers).items())
+    for name in ("x-a", "x-b", "x", "a"):  # one by one, before all are read
+        assert ResponseHeaders(lines).get(name, "none") == expected.get(name, "none")
+    received = ResponseHeaders(lines)
+    assert (received, len(received)) == (expected, len(expected))
+    assert [received[name] for name in expected] == [received.get(name) for name in expected]
+    assert repr(received) == "<headers>"
 
 
 @every_way

@@ -22,6 +22,7 @@ from .exchange import (
     log_response,
     logs_responses,
 )
+from .headers import ResponseHeaders
 from .http1 import RequestHead
 from .pool import ConnectionPool
 from .roundtrip import Roundtrip, WireRequest, encode_head, origin_of
@@ -46,7 +47,7 @@ async def send_on(pool: ConnectionPool, request: Outgoing) -> Response:
     head = await roundtrip.start(_wire_request(request, address))
     if logs_responses():
         log_response(request.method, address.url, f"HTTP/{head.version}", head.status)
-    return Response(head.status, by_name(head.lines), roundtrip)
+    return Response(head.status, ResponseHeaders(head.lines), roundtrip)
 
 
 class _Address(msgspec.Struct, frozen=True):
@@ -118,17 +119,3 @@ def _head(method: str, url: str, headers: _Headers) -> _Head | None:
     head = encode_head(method, address.target, bare.all_headers(address.host))
     before, length, behind = head.data.partition(b"\r\ncontent-length: ")
     return _Head(before + length, behind.removeprefix(b"0"), head.closes)
-
-
-def by_name(lines: bytes) -> dict[str, str]:
-    """Return header lines by their names in lower case, decoded and joined as httpx does it."""
-    try:
-        text = lines.decode()
-    except UnicodeDecodeError:
-        text = lines.decode("latin-1")
-    joined: dict[str, str] = {}
-    for line in text.split("\r\n") if text else ():
-        name, _, value = line.partition(":")
-        name, value = name.lower(), value.strip(" \t")
-        joined[name] = f"{joined[name]}, {value}" if name in joined else value
-    return joined
