@@ -176,7 +176,7 @@ class ResponseParser:
         # Until the head is here, all that came. httptools checks it, and would also cut it into
         # headers, but calls back for each; a model's provider sends some 25.
         self._raw = b""
-        self._earlier = bytearray()  # that came in reads before this one
+        self._earlier: bytearray | None = None  # what came in reads before this one
         self._final: ResponseHead
         # httptools looks these names up once, when it is made. The busiest, `on_body`, is the
         # list's own method: a call in C for each HTTP chunk instead of one in Python.
@@ -204,6 +204,8 @@ class ResponseParser:
         else:
             self._silent = 0
         if not self.head:
+            if self._earlier is None:
+                self._earlier = bytearray()
             self._earlier += self._raw
             if len(self._earlier) > MAX_HEAD:
                 self.fault = self.fault or _LONG_HEAD
@@ -308,8 +310,8 @@ class ResponseParser:
 
     def _last_head(self, raw: bytes) -> bytes:
         """Return what `_take_raw_head` does, where more came than one head in one read."""
-        head, rest = b"", bytes(self._earlier) + raw
-        self._earlier.clear()
+        head, rest = b"", bytes(self._earlier or b"") + raw
+        self._earlier = None
         size = len(rest)
         for _ in range(self._interim + 1):
             head, _, rest = rest.lstrip(b"\r\n").partition(b"\r\n\r\n")

@@ -26,6 +26,7 @@ from .redaction import HIDDEN, THOROUGH, redact, redact_text
 from .repeats import MALFORMED, MESSAGE, Repeats, in_message, kinds_of
 from .sniffer import Sniffer
 from .sse import QUICK_BYTES, SSEDecoder, SSEEvent
+from .state import NO_CHOICES
 from .templates import EventTemplate, SidedTemplate, TextRun
 
 if TYPE_CHECKING:  # few answers need these: they are loaded by the first that does
@@ -153,7 +154,7 @@ class ChunkDecoder:
         self._learn_from = LEARN_FROM
         self._choices = choices
         # Choices whose newest chunk of content has a reason.
-        self._reasoned: AbstractSet[int] = frozenset()
+        self._reasoned: AbstractSet[int] = NO_CHOICES
         self._halves: SurrogateHalves | None = None  # while a half waits for its other half
         self._ended = False  # the body is over
         self._doubt = b""  # data that speak of a failure, with nothing of the answer behind them

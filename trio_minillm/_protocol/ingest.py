@@ -103,7 +103,7 @@ class Ingest:
         self.first_at: float | None = None
         """The time of the first of them, on Trio's clock, in seconds."""
         self.last_at: float | None = None
-        self.metadata: dict[str, Any] = {}
+        self.metadata: dict[str, Any] | None = None
         self.notes: tuple[str, ...] = ()
         self.rejected: bool = False
         """True if the caller did not accept the answer."""
@@ -113,7 +113,7 @@ class Ingest:
         self._bounds = bounds
         self._asked = asked or Asked()
         self._first = ChoiceBuilder(0, bounds)  # almost every chunk is for it
-        self._others: dict[int, ChoiceBuilder] = {}  # the other choices by their numbers
+        self._others: dict[int, ChoiceBuilder] | None = None  # by their numbers
         self._counting = False  # the numbers of the choices count pieces: all are one
         self._charged: Usage | None = None  # that of an answer which is over
 
@@ -125,7 +125,7 @@ class Ingest:
     # -- chunks ----------------------------------------------------------------------------
 
     # Three places keep count of what a chunk adds: `_folded` for any chunk, `_ingest_run` for
-    # chunks that differ in their text only, and the fast branch of `StreamingCompletion.__anext__`
+    # chunks that differ in their text only, and the fast branch of `StreamingCompletion._next_at_hand`
     # for one of those, which it hands out without a call of this class. The last two do what is
     # left of the first where text is all that is new; a change to one is a change to all.
 
@@ -175,6 +175,8 @@ class Ingest:
             self.model = chunk.model
             self._model_named = True
         if chunk.metadata is not None:
+            if self.metadata is None:
+                self.metadata = {}
             self.metadata.update(chunk.metadata)
         if chunk.usage is not None:
             if self.usage is None:
@@ -265,19 +267,21 @@ class Ingest:
     def _choice_of(self, chunk: StreamChunk) -> ChoiceBuilder | None:
         """Return the choice that a chunk belongs to; ``None`` if its number ends the stream."""
         index, event = chunk.choice, chunk.event or None
-        found = self._others.get(index)
+        others = self._others or {}
+        found = others.get(index)
         if index < 0:
             self.fail(ProtocolError("a choice has a negative number", event=event))
             return None
         if found is None:
-            if len(self._others) >= COUNTED_FROM - 1 and self.state.may_count:
+            if len(others) >= COUNTED_FROM - 1 and self.state.may_count:
                 self._first = ChoiceBuilder.joined(self._sorted(), self._bounds)
-                self._others, self._counting = {}, True
+                self._others, self._counting = None, True
                 return self._first
-            if len(self._others) >= self._bounds.choices - 1:
+            if len(others) >= self._bounds.choices - 1:
                 self.fail(LimitExceeded("choices", self._bounds.choices, event=event))
                 return None
-            found = self._others[index] = ChoiceBuilder(index, self._bounds)
+            found = others[index] = ChoiceBuilder(index, self._bounds)
+            self._others = others
         return found
 
     def pieces_of(self, chunk: StreamChunk) -> list[str]:
@@ -285,13 +289,14 @@ class Ingest:
 
         The texts of further chunks of its kind go there, too.
         """
-        first = self._counting or not chunk.choice
-        choice = self._first if first else self._others[chunk.choice]
+        choice = (
+            self._first if self._others is None or not chunk.choice else self._others[chunk.choice]
+        )
         return choice.part("reasoning" if chunk.reasoning else "text", chunk.part).pieces
 
     def compact(self) -> None:
         """Join the pieces of the newest parts. To be called every `COMPACT_EVERY` chunks."""
-        for choice in (self._first, *self._others.values()):
+        for choice in self._sorted():
             choice.compact()
 
     # -- other ends ------------------------------------------------------------------------
@@ -387,14 +392,14 @@ class Ingest:
     def charged(self, usage: Usage) -> Usage:
         """Return a copy of a usage with the tier and the doubts that decide what it costs."""
         images = cited = False
-        for choice in (self._first, *self._others.values()):
+        for choice in self._sorted():
             if choice.extras is not None:
                 images = images or choice.has_images
                 cited = cited or choice.cites_pages
         made = charged(
             usage,
             self._asked,
-            self.metadata,
+            self.metadata or {},
             choices=len(self._in_order()),
             content=self.chunks > 0,
             images=images,
@@ -421,7 +426,8 @@ class Ingest:
         return bool(with_calls) and apart
 
     def _sorted(self) -> list[ChoiceBuilder]:
-        return [self._first, *(self._others[number] for number in sorted(self._others))]
+        others = self._others or {}
+        return [self._first, *(others[number] for number in sorted(others))]
 
     def response(
         self, *, id: str | None = None, unread: Mapping[str, int] | None = None, **more: Any

@@ -27,8 +27,9 @@ SURE_CHARS = 16
 MESSAGE = b'"message"'
 """A part of every whole answer: a field of OpenAI's, and the type of Anthropic's."""
 _DELTA = b'"delta"'
+_NOTHING: frozenset[tuple[int, str]] = frozenset()
 _TEXT = frozenset({(0, "delta")})
-"""The kinds of almost every answer: one set for all the thousands of them."""
+"""The kinds of almost every answer, before and behind its first text: one set for all the thousands."""
 _KINDS = ("delta", "reasoning", "refusal", "tool_calls", "reasoning_details")
 """Kinds of content: fields of `StreamChunk`."""
 
@@ -84,11 +85,11 @@ class Repeats(RepeatFilter):
         self._provider = provider
         self._left_out = left_out
         # The kinds that came in their place, by choice.
-        self._said: frozenset[tuple[int, str]] | set[tuple[int, str]] = frozenset()
+        self._said: AbstractSet[tuple[int, str]] = _NOTHING
         # Texts that came in messages, likewise.
-        self._messages: dict[tuple[int, str], _Growing] = {}
+        self._messages: dict[tuple[int, str], _Growing] | None = None
         # Texts that blocks were opened with, by block and kind.
-        self._openings: dict[tuple[int | None, str], _Opening] = {}
+        self._openings: dict[tuple[int | None, str], _Opening] | None = None
 
     def note(self, chunk: StreamChunk) -> None:
         """Take note of the kinds of content that came in their place, and take out of a chunk what its
@@ -152,6 +153,8 @@ class Repeats(RepeatFilter):
         until all of it has come again, or something else.
         """
         opens = chunk.block is not None and chunk.block.start is not None
+        if self._openings is None:
+            self._openings = {}
         for kind in ("delta", "reasoning"):
             text, key = getattr(chunk, kind), (chunk.part, kind)
             opening = self._openings.get(key)
@@ -179,6 +182,8 @@ class Repeats(RepeatFilter):
 
         The ``last``, beside the reason, may repeat pieces that did not.
         """
+        if self._messages is None:
+            self._messages = {}
         for kind in ("delta", "reasoning"):
             text, key = getattr(chunk, kind), (chunk.choice, kind)
             if not text:

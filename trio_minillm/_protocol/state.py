@@ -145,7 +145,7 @@ OUTCOMES: Final[dict[State, Outcome | None]] = {
 }
 """The outcome of each state; ``None`` where the stream goes on."""
 
-_NONE: Final[frozenset[int]] = frozenset()
+NO_CHOICES: Final[frozenset[int]] = frozenset()
 _FIRST: Final = frozenset({0})
 """The choices of a stream that has only one: one set for all the thousands of them."""
 
@@ -206,7 +206,7 @@ class StreamState:
         """The outcome, once it stands."""
         self.usage_final: bool = False
         """True if the usage counts all of the answer, as far as the server's word goes."""
-        self.reasoned: AbstractSet[int] = _NONE
+        self.reasoned: AbstractSet[int] = NO_CHOICES
         """The choices whose finish reason stands."""
         self.said: bool = False
         """True once content came."""
@@ -216,10 +216,12 @@ class StreamState:
         self.choices: int = choices
         """The number of choices that were asked for."""
         self._opened = False  # a part of an answer came, with or without content
-        self._seen: AbstractSet[int] = _NONE  # choices with content or a reason
+        self._seen: AbstractSet[int] = NO_CHOICES  # choices with content or a reason
         self._highest = -1  # of them
         self._rising = True  # each came once, with a higher number than all before
-        self._told: AbstractSet[int] = _NONE  # choices with a reason behind which nothing was said
+        self._told: AbstractSet[int] = (
+            NO_CHOICES  # choices with a reason behind which nothing was said
+        )
         self._answered = False  # usage came when every choice seen so far had its reason
         self._fresh = False  # no content came after the newest usage
         self._zero = False  # usage without any output came behind content

@@ -23,7 +23,7 @@ a read is too much for one step, and when decoding fails with a bug.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Final
 
@@ -108,27 +108,34 @@ class BodyReader:
     # -- in the stream's task ----------------------------------------------------------------
 
     async def read(self) -> None:
-        """Read until the answer is over, or until the scope of the clocks, within which it is called,
-        is cancelled: then it is to be called again in a new one, unless `check_clocks` raises.
+        """Read until the answer is over, or the body is `lent`, or until the scope of the clocks, within
+        which it is called, is cancelled: then it is to be called again in a new one, unless `check_clocks`
+        raises.
 
         Raises what ended the answer otherwise. A clock that runs out loses nothing that was read: it
         cancels only the wait for bytes.
         """
         answer = self.answer
+        if self.crash is not None:
+            raise self.crash
         if not self._exchange.resumable and self._unable():
             return
         while not answer.over or self.mode is FULL:  # there may be no room for the end
             if self.mode is FULL:
                 await self._wait_for_room()
-            elif self.mode is BUFFERED:
-                if await self._read_buffered():
-                    return
-            else:
-                await self._handed_back.wait()
-            if self.crash is not None:
-                raise self.crash
+            elif self.lent or await self._read_buffered():
+                return
         if answer.error is not None and not answer.state.over:
             raise answer.error
+
+    @property
+    def lent(self) -> bool:
+        """True while the consumer reads: the task waits until it is `handed_back`, and calls `read` again."""
+        return self.mode is DIRECT or self.mode is AWAITED
+
+    def handed_back(self) -> Awaitable[None]:
+        """Wait until the consumer has handed the body back. A checkpoint."""
+        return self._handed_back.wait()
 
     def _unable(self) -> bool:
         """Return True if the scope was cancelled, so that a read in it, which can't be made again, would

@@ -157,7 +157,7 @@ class Clocks:
     once, as on a connection that was kept, no deadline is set for what takes no time. ``begun`` says that
     content came before, on a connection that was cut: then ``idle`` runs from the beginning, anew.
 
-    Its 17 attributes are the lengths, what is known of the attempt, and what follows from them.
+    Its 16 attributes are the lengths, what is known of the attempt, and what follows from them.
     """
 
     __slots__ = (
@@ -175,7 +175,6 @@ class Clocks:
         "_reported",
         "_since",
         "_timeouts",
-        "new_scope",
         "now",
         "sent_at",
     )
@@ -212,9 +211,11 @@ class Clocks:
         self._quiet_name = "idle" if idle <= byte_idle else "byte_idle"
         total = timeouts.total
         self._deadline = Deadline(total if isinstance(total, (int, float)) else 0.0, total_at)
-        self.new_scope: Callable[[], trio.CancelScope] = self._deadline.new_scope
-        """Returns a cancel scope that the next clock to run out will cancel, in place of the last."""
         self._arm()
+
+    def new_scope(self) -> trio.CancelScope:
+        """Return a cancel scope that the next clock to run out will cancel, in place of the last."""
+        return self._deadline.new_scope()
 
     @property
     def name(self) -> str:

@@ -7,9 +7,9 @@ everything with its block.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Coroutine, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -211,21 +211,30 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         Raises the error that ended the stream, once; after that, returns ``None``. This is a
         checkpoint.
         """
-        return await self._next_chunk(checkpoint)
+        return await self._next_chunk()
 
-    async def _next_chunk(self, at_the_end: Callable[[], Awaitable[None]]) -> StreamChunk | None:
-        """Return what `next_chunk` does, with a checkpoint of one's own when the answer is over."""
+    @overload
+    async def _next_chunk(self, ends: None = None) -> StreamChunk | None: ...
+    @overload
+    async def _next_chunk(self, ends: type[Exception]) -> StreamChunk: ...
+    async def _next_chunk(self, ends: type[Exception] | None = None) -> StreamChunk | None:
+        """Return what `next_chunk` does, but raise ``ends``, if given, when the answer is over."""
         if self._busy:
             raise trio.BusyResourceError("another task is taking chunks from this stream")
         if self._closed or not self._entered:
             self._check_open()
         self._busy = True
-        state, buffer = self._ingest.state, self._buffer
+        state, buffer, source = self._ingest.state, self._buffer, self._source
         waited = False
         try:
             while not state.over:
                 if buffer.position == len(buffer.batch):
-                    waited = await self._receive_batch()
+                    body = source.body
+                    if body is None or body.mode is not DIRECT or source.ready or buffer.error:
+                        waited = await self._receive_batch()
+                    else:  # as there, which would be another frame for as long as this waits
+                        buffer.put(await body.read_direct())
+                        waited = True
                     continue
                 buffer.taken += 1
                 if waited:
@@ -237,9 +246,13 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                 chunk = self._take()
                 if chunk is not None:
                     return chunk
-            if not waited:
-                await at_the_end()
+            if not waited and ends is StopAsyncIteration:
+                await self._end_iteration()
+            elif not waited:
+                await checkpoint()
             self._raise_once()
+            if ends is not None:
+                raise ends
             return None
         finally:
             self._busy = False
@@ -336,7 +349,14 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             self._ingest.error.partial = self._ingest.response(**self._response_fields())
             raise self._ingest.error
 
-    async def __anext__(self) -> StreamChunk:
+    def __anext__(self) -> Coroutine[Any, Any, StreamChunk]:
+        buffer = self._buffer
+        if buffer.append is None and buffer.position == len(buffer.batch):
+            return self._next_chunk(StopAsyncIteration)  # it waits, and so in a frame less
+        return self._next_at_hand()
+
+    async def _next_at_hand(self) -> StreamChunk:
+        """Return what `__anext__` does, in fewer steps where a chunk is at hand or more text follows."""
         buffer, ingest = self._buffer, self._ingest
         append = buffer.append
         if append is not None and not (self._busy or ingest.state.over):
@@ -374,10 +394,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             if ingest.state.over and self._source.started and not self._closed:
                 self._raise_once()  # the check was just made, and leaving the block lets others run
                 raise StopAsyncIteration
-        following = await self._next_chunk(self._end_iteration)
-        if following is None:
-            raise StopAsyncIteration
-        return following
+        return await self._next_chunk(StopAsyncIteration)
 
     async def _end_iteration(self) -> None:
         """Check for cancellation, and let other tasks run unless leaving the block does."""
@@ -403,10 +420,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         """Return the next chunk, like `next_chunk`, but raise `trio.EndOfChannel` when the answer
         is over.
         """
-        chunk = await self._next_chunk(checkpoint)
-        if chunk is None:
-            raise trio.EndOfChannel
-        return chunk
+        return await self._next_chunk(trio.EndOfChannel)
 
     async def next_chunks(self) -> list[StreamChunk]:
         """Return all chunks that have arrived, or an empty list when the answer is over.

@@ -53,7 +53,7 @@ class StreamTask:
     It is the `Source` of a stream's chunks: the consumer's side receives from it, stops it and
     waits for its end. Where nobody watches the chunks, it runs in the caller's task (`run_here`).
 
-    Its 20 attributes are what that side sees, the request, and how the task is told to stop.
+    Its 23 attributes are what that side sees, the request, and how the task is told to stop.
     """
 
     asked_at: float | None = None
@@ -81,8 +81,12 @@ class StreamTask:
         self.before_retry: Callable[[MiniLLMError], None] = _ignore
         """Called with the error of each attempt that another will follow; ``info`` is of the
         failed one."""
+        self.tools: Sequence[Any] = prepared.tools
+        """The tools that the request has given the model, as they were given."""
         self._connect = connect
-        self._prepared = prepared
+        self._prepared = prepared  # until the answer begins
+        self._asked_url = prepared.url
+        self._provider = prepared.model.provider
         self._background: Background | None = None
         self._scope: trio.CancelScope | None = None  # of what it waits for now
         self._stopped = False
@@ -97,12 +101,6 @@ class StreamTask:
         self._resuming: Resuming | None = None
         if prepared.continuation is not None:
             self._resuming = Resuming(connect, prepared, self._keep_added)
-
-    @property
-    def tools(self) -> Sequence[Any]:
-        """The tools that the request has given the model, as they were given."""
-        tools: Sequence[Any] = self._prepared.tools
-        return tools
 
     # -- in the task -------------------------------------------------------------------------
 
@@ -161,7 +159,7 @@ class StreamTask:
             await self._sink.put(error)
 
     async def _attempts(self) -> None:
-        errors: list[MiniLLMError] = []
+        errors: tuple[MiniLLMError, ...] = ()
         total, total_at = self._prepared.timeouts.total, INFINITY
         if not self._here:  # else its caller has just looked
             await trio.lowlevel.checkpoint_if_cancelled()  # what is over already sends nothing
@@ -184,17 +182,17 @@ class StreamTask:
                     await self._attempt(exchange, clocks)
                 else:
                     await self._attempt_in_background(exchange, clocks, self._resuming)
-                errors.clear()  # their tracebacks hold this list
+                errors = ()  # their tracebacks hold this frame
                 return
             except MiniLLMError as exc:
-                errors.append(exc)
+                errors = (*errors, exc)
                 begun = self.body is not None and self.body.answer.begun
                 if begun or not retryable(exc):
                     raise
                 delay = self._delay(exc, len(errors), total_at)
                 if delay is None:
                     if len(errors) > 1:
-                        raise RetriesExhausted(tuple(errors)) from exc
+                        raise RetriesExhausted(errors) from exc
                     raise
                 if self._stopped:  # it was refused as its caller left, who has booked it
                     return
@@ -289,6 +287,9 @@ class StreamTask:
                         body = self.body = self._body_reader(exchange, clocks, resuming)
                     try:
                         await body.read()
+                        while body.lent:  # here, and not in a frame more for as long as it is
+                            await body.handed_back()
+                            await body.read()
                     except (ProtocolError, ProviderError) as exc:
                         addressed = self._addressed(exc, body.answer)
                         if addressed is exc:
@@ -352,7 +353,7 @@ class StreamTask:
             answer = again.go_on(clocks)
             return BodyReader(exchange, answer, self.info, self._sink, self._release_request)
         prepared, resuming = self._prepared, self._resuming
-        provider = prepared.model.provider
+        provider = self._provider
         self.info.generation_id = provider.generation_id(exchange.headers)
         make = ChunkDecoder if resuming is None else resuming.new_decoder
         decoder = make(
@@ -377,11 +378,7 @@ class StreamTask:
         """Drop the request: no other attempt follows, and a prompt may be long."""
         if self.after_begin is not None:
             self.after_begin()
-        prepared = self._prepared
-        if prepared.credentials is not None:  # they have it, too
-            del self._connect
-            prepared = msgspec.structs.replace(prepared, credentials=None)
-        self._prepared = msgspec.structs.replace(prepared, body=b"", headers={})
+        del self._prepared, self._connect  # which has it, too, where a key is asked for
 
     def _keep_added(self, headers: Mapping[str, str]) -> None:
         """Add the secrets of a key that was asked for, or of a signature."""
@@ -396,8 +393,8 @@ class StreamTask:
     ) -> RefusedError:
         """Return the error of a response that refuses the request, whose body may take so long."""
         body = await exchange.short_body(seconds)
-        provider, headers = self._prepared.model.provider, exchange.headers
-        info = provider.parse_refusal(exchange.status, headers, redact(body, self._secrets))
+        headers = exchange.headers
+        info = self._provider.parse_refusal(exchange.status, headers, redact(body, self._secrets))
         word = headers.get("x-should-retry")
         if word in ("true", "false"):
             info = msgspec.structs.replace(info, should_retry=word == "true")
@@ -417,7 +414,7 @@ class StreamTask:
     @property
     def _url(self) -> str:
         """The address that is asked, as errors name it: without the query, which may be private."""
-        return self.redacted(self._prepared.url.partition("?")[0])
+        return self.redacted(self._asked_url.partition("?")[0])
 
     # -- for the consumer's side: `Source` ---------------------------------------------------
 

@@ -23,6 +23,9 @@ from .outside import check_in_trio
 from .stream import StreamingCompletion
 from .task import StreamTask
 
+NOT_BOOKED = CostInfo()
+"""The cost before the attempt is booked."""
+
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
     """The result of `TrackedStream.collect_or_cancel`. The ledger has the attempt in any case."""
@@ -68,10 +71,10 @@ class TrackedStream(StreamingCompletion):
         self._budget = budget
         self._settlement = settlement
         self._asked = model
-        self._records: list[CostRecord] = []
+        self._records: tuple[CostRecord, ...] = ()
         self._pending: PendingSettlement | None = None
         self._booked = False
-        self._booked_cost = CostInfo()
+        self._booked_cost = NOT_BOOKED
         self._on_begin: Callable[[], None] | None = None
         if budget is not None:
             task.before_attempt = budget.check
@@ -89,7 +92,7 @@ class TrackedStream(StreamingCompletion):
         The newest record may still change while its final cost is looked up.
         """
         if self._pending is None:
-            return tuple(self._records)
+            return self._records
         return (*self._records, self._pending.record)
 
     @property
@@ -259,7 +262,7 @@ class TrackedStream(StreamingCompletion):
         outcome = Outcome.TRUNCATED if isinstance(error, StreamTruncated) else Outcome.ERRORED
         usage = None if usage is None else self._ingest.charged(usage)
         record = self._record(outcome, usage, ident, error)
-        self._records.append(record)
+        self._records = (*self._records, record)
         self._bookkeeper.book(record, self._asked, self._budget, 0.0)
 
     def _ended(self) -> None:

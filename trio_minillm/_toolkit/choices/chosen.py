@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import msgspec
 import trio
@@ -112,13 +112,21 @@ class ChosenStream(TrackedStream):
         self._leave()
         return None
 
-    async def _next_chunk(self, at_the_end: Callable[[], Awaitable[None]]) -> StreamChunk | None:
+    @overload
+    async def _next_chunk(self, ends: None = None) -> StreamChunk | None: ...
+    @overload
+    async def _next_chunk(self, ends: type[Exception]) -> StreamChunk: ...
+    async def _next_chunk(self, ends: type[Exception] | None = None) -> StreamChunk | None:
         won = await self._choose()
+        chunk = None
         if won is not None:
-            return await won.next_chunk()
-        await at_the_end()
-        self._raise_once()
-        return None
+            chunk = await won.next_chunk()
+        else:
+            await checkpoint()
+            self._raise_once()
+        if chunk is None and ends is not None:
+            raise ends
+        return chunk
 
     async def _next_batch(self) -> list[StreamChunk]:
         won = await self._choose()
