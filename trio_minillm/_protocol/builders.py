@@ -74,10 +74,25 @@ class Joined:
         return text
 
 
+class Additions:
+    """The contents of a text part beside its text; few parts have any."""
+
+    __slots__ = ("citations", "details", "signature")
+
+    def __init__(self) -> None:
+        self.citations: list[dict[str, Any]] = []
+        self.signature: list[str] = []
+        self.details: list[DetailBuilder] = []
+
+
+_NOTHING = Additions()
+"""The additions of every part without any; nothing is put into them."""
+
+
 class TextBuilder(Joined):
     """A text, refusal or reasoning part under construction."""
 
-    __slots__ = ("citations", "details", "kind", "signature", "start")
+    __slots__ = ("_additions", "kind", "start")
 
     def __init__(self, kind: str, start: dict[str, Any] | None = None) -> None:
         # As `Joined` does, without a call: almost every answer has one of these.
@@ -86,16 +101,21 @@ class TextBuilder(Joined):
         self.kind: str = kind
         self.start: dict[str, Any] | None = start
         """The content block as it was opened, on wires with blocks."""
-        self.citations: list[dict[str, Any]] = []
-        self.signature: list[str] = []
-        self.details: list[DetailBuilder] = []
+        self._additions = _NOTHING
+
+    @property
+    def additions(self) -> Additions:
+        """The place for what comes beside the text."""
+        if self._additions is _NOTHING:
+            self._additions = Additions()
+        return self._additions
 
     @property
     def is_plain(self) -> bool:
         """True if it is text, and has nothing beside that."""
         return (
             self.kind == "text"
-            and not self.citations
+            and not self._additions.citations
             and (self.start is None or not self.start.get("item"))
         )
 
@@ -106,17 +126,17 @@ class TextBuilder(Joined):
 
     def parts(self, wire: str) -> Iterable[Part]:
         """Yield the parts that it has become; several where reasoning came in blocks."""
-        text = self.joined()
+        text, additions = self.joined(), self._additions
         if self.kind == "text":
-            if text or self.citations:
+            if text or additions.citations:
                 extra = None if self.start is None else self._extra(self.start)
-                yield TextPart(text, citations=tuple(self.citations), extra=extra)
+                yield TextPart(text, citations=tuple(additions.citations), extra=extra)
         elif self.kind == "refusal":
             yield RefusalPart(text, None if self.start is None else self._extra(self.start))
-        elif self.details:
-            for detail in self.details:
+        elif additions.details:
+            for detail in additions.details:
                 yield detail.part(wire)
-        elif self.start is None and not self.signature:
+        elif self.start is None and not additions.signature:
             yield ReasoningPart(text=text, wire=wire)
         elif self.start is not None and self.start.get("type") == "reasoning":
             data = self.start.get("encrypted_content")
@@ -130,7 +150,7 @@ class TextBuilder(Joined):
             data = self.start.get("data")
             yield ReasoningPart(encrypted=data, wire=wire, raw=self.start)
         else:
-            signature = "".join(self.signature)
+            signature = "".join(additions.signature)
             # One that was never opened has nothing but these two.
             opened = self.start is not None
             raw = (

@@ -171,9 +171,9 @@ class ChoiceBuilder:
                 opened = TextBuilder(TEXT_BLOCKS[kind], block.start)
                 citations = block.start.get("citations")
                 if isinstance(citations, list):
-                    opened.citations += citations
+                    opened.additions.citations.extend(citations)
                 if isinstance(block.start.get("signature"), str):
-                    opened.signature.append(block.start["signature"])
+                    opened.additions.signature.append(block.start["signature"])
             else:
                 opened = CallBuilder(dict(block.start))
             self._open(number, opened)
@@ -198,11 +198,11 @@ class ChoiceBuilder:
         elif isinstance(there, TextBuilder) and (there.start or {}).get("type") == "reasoning":
             there.start = {**delta, "type": "reasoning"}
         elif "signature" in delta:
-            self.part("reasoning", number).signature.append(delta["signature"])
+            self.part("reasoning", number).additions.signature.append(delta["signature"])
         elif "citation" in delta:
-            self.part("text", number).citations.append(delta["citation"])
+            self.part("text", number).additions.citations.append(delta["citation"])
         elif "citations" in delta:
-            self.part("text", number).citations.extend(delta["citations"])
+            self.part("text", number).additions.citations.extend(delta["citations"])
         elif isinstance(there, TextBuilder) and there.start is not None:
             there.start = {**there.start, **delta}
 
@@ -217,7 +217,7 @@ class ChoiceBuilder:
             for number, delta in enumerate(chunk.tool_calls):
                 self._call_delta(delta, chunk.part, opens=opens, beside=number > 0)
         if chunk.reasoning_details:
-            details = self.part("reasoning", chunk.part).details
+            details = self.part("reasoning", chunk.part).additions.details
             for raw in chunk.reasoning_details:
                 if details and details[-1].takes(raw):
                     details[-1].add(raw)

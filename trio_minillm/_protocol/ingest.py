@@ -125,7 +125,7 @@ class Ingest:
     # -- chunks ----------------------------------------------------------------------------
 
     # Three places keep count of what a chunk adds: `_folded` for any chunk, `_ingest_run` for
-    # chunks that differ in their text only, and the fast branch of `StreamingCompletion._next_at_hand`
+    # chunks that differ in their text only, and the fast branch of `StreamingCompletion.__anext__`
     # for one of those, which it hands out without a call of this class. The last two do what is
     # left of the first where text is all that is new; a change to one is a change to all.
 
@@ -289,9 +289,8 @@ class Ingest:
 
         The texts of further chunks of its kind go there, too.
         """
-        choice = (
-            self._first if self._others is None or not chunk.choice else self._others[chunk.choice]
-        )
+        others = self._others
+        choice = self._first if others is None or not chunk.choice else others[chunk.choice]
         return choice.part("reasoning" if chunk.reasoning else "text", chunk.part).pieces
 
     def compact(self) -> None:
@@ -426,8 +425,9 @@ class Ingest:
         return bool(with_calls) and apart
 
     def _sorted(self) -> list[ChoiceBuilder]:
-        others = self._others or {}
-        return [self._first, *(others[number] for number in sorted(others))]
+        if self._others is None:
+            return [self._first]
+        return [self._first, *(self._others[number] for number in sorted(self._others))]
 
     def response(
         self, *, id: str | None = None, unread: Mapping[str, int] | None = None, **more: Any

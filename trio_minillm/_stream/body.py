@@ -97,7 +97,7 @@ class BodyReader:
         self._exchange = exchange
         self._info = info
         self._sink = sink
-        self._on_begin = on_begin
+        self._on_begin: Callable[[], None] | None = on_begin
         self._slices: list[bytes] | None = (
             None  # of a read that is too much for one step; last one first
         )
@@ -164,7 +164,8 @@ class BodyReader:
         with the prompt, and what owns this reader.
         """
         self.mode = BUFFERED
-        del self._exchange, self._on_begin
+        del self._exchange
+        self._on_begin = None
 
     async def _read_buffered(self) -> bool:
         """Read until the answer is over, or the mode changes.
@@ -219,7 +220,9 @@ class BodyReader:
             info.held = ()
         if not begun:
             self.answer.begun = True
-            self._on_begin()
+            if self._on_begin is not None:
+                self._on_begin()
+                self._on_begin = None
         try:
             return self._sink.put_nowait(chunks)
         except trio.WouldBlock:

@@ -7,7 +7,7 @@ everything with its block.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, overload
 
@@ -349,14 +349,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             self._ingest.error.partial = self._ingest.response(**self._response_fields())
             raise self._ingest.error
 
-    def __anext__(self) -> Coroutine[Any, Any, StreamChunk]:
-        buffer = self._buffer
-        if buffer.append is None and buffer.position == len(buffer.batch):
-            return self._next_chunk(StopAsyncIteration)  # it waits, and so in a frame less
-        return self._next_at_hand()
-
-    async def _next_at_hand(self) -> StreamChunk:
-        """Return what `__anext__` does, in fewer steps where a chunk is at hand or more text follows."""
+    async def __anext__(self) -> StreamChunk:
         buffer, ingest = self._buffer, self._ingest
         append = buffer.append
         if append is not None and not (self._busy or ingest.state.over):

@@ -261,7 +261,10 @@ class StreamTask:
     async def _attempt(
         self, exchange: Exchange, clocks: Clocks, resuming: Resuming | None = None
     ) -> None:
-        """Send the request and read the answer; or, with ``resuming``, go on with one that was cut."""
+        """Send the request and read the answer; or, with ``resuming``, go on with one that was cut.
+
+        Its 48 lines are one coroutine, since each more would be held for as long as the stream waits.
+        """
         body: BodyReader | None = None
         answered = False
         try:
