@@ -350,19 +350,32 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             raise self._ingest.error
 
     async def __anext__(self) -> StreamChunk:
+        """Return what `next_chunk` does, in fewer steps where the next chunk is simply read and taken."""
         buffer, ingest = self._buffer, self._ingest
-        append = buffer.append
-        if append is not None and not (self._busy or ingest.state.over):
-            # The common case of `next_chunk`: more text of the same kind. What it keeps up to date
-            # is what `Ingest.ingest` and `Ingest.ingest_all` do for such a chunk.
-            position, taken = buffer.position, buffer.taken + 1
-            if position == len(buffer.batch):
-                here, position = await self._read_more_text(), 0
-            elif here := bool(taken % YIELD_EVERY):
-                await checkpoint_if_cancelled()  # lets nobody else run
-            if here:
+        here = False
+        if not (self._busy or ingest.state.over):
+            if buffer.position < len(buffer.batch):
+                if here := bool((buffer.taken + 1) % YIELD_EVERY):
+                    await checkpoint_if_cancelled()  # lets nobody else run
+            elif (body := self._source.body) and body.mode is DIRECT and not self._source.ready:
+                self._busy = True
+                try:
+                    buffer.put(await body.read_direct())
+                finally:
+                    self._busy = False
+                if self._closed:  # meanwhile: as for who waits in `next_chunk`, that is the end
+                    self._raise_once()
+                    raise StopAsyncIteration
+                here = bool(buffer.batch) and not ingest.state.over
+        if here:
+            buffer.taken += 1
+            append = buffer.append
+            if append is not None:
+                # More text of the same kind. What is kept up to date here is what `Ingest.ingest` and
+                # `Ingest.ingest_all` do for such a chunk.
+                position = buffer.position
                 chunk = buffer.batch[position]
-                buffer.position, buffer.taken = position + 1, taken
+                buffer.position = position + 1
                 append(chunk.delta or chunk.reasoning)
                 ingest.chunks += 1
                 ingest.last_at = chunk.received_at
@@ -371,16 +384,6 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                 if not ingest.chunks % COMPACT_EVERY:
                     ingest.compact()
                 return chunk
-            if self._closed:  # meanwhile: as for who waits in `next_chunk`, that is the end
-                self._raise_once()
-                raise StopAsyncIteration
-        elif (
-            buffer.position < len(buffer.batch)  # what follows is what `next_chunk` does then
-            and (buffer.taken + 1) % YIELD_EVERY
-            and not (self._busy or ingest.state.over)
-        ):
-            buffer.taken += 1
-            await checkpoint_if_cancelled()
             shown = self._take()
             if shown is not None:
                 return shown
@@ -395,19 +398,6 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             await checkpoint_if_cancelled()
         else:
             await checkpoint()
-
-    async def _read_more_text(self) -> bool:
-        """Wait for more in direct reading. Return whether it is more text of the same kind."""
-        body = self._source.body
-        if body is None or body.mode is not DIRECT:
-            return False
-        self._busy = True
-        try:
-            if batch := await body.read_direct():
-                self._buffer.put(batch)
-        finally:
-            self._busy = False
-        return bool(batch) and self._buffer.append is not None and not self._ingest.state.over
 
     async def receive(self) -> StreamChunk:
         """Return the next chunk, like `next_chunk`, but raise `trio.EndOfChannel` when the answer

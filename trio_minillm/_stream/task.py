@@ -382,6 +382,7 @@ class StreamTask:
         if self.after_begin is not None:
             self.after_begin()
         del self._prepared, self._connect  # which has it, too, where a key is asked for
+        self.before_retry = _ignore
 
     def _keep_added(self, headers: Mapping[str, str]) -> None:
         """Add the secrets of a key that was asked for, or of a signature."""
