@@ -53,7 +53,7 @@ class StreamTask:
     It is the `Source` of a stream's chunks: the consumer's side receives from it, stops it and
     waits for its end. Where nobody watches the chunks, it runs in the caller's task (`run_here`).
 
-    Its 23 attributes are what that side sees, the request, and how the task is told to stop.
+    Its 24 attributes are what that side sees, the request, and how the task is told to stop.
     """
 
     asked_at: float | None = None
@@ -85,6 +85,7 @@ class StreamTask:
         """The tools that the request has given the model, as they were given."""
         self._connect = connect
         self._prepared = prepared  # until the answer begins
+        self._total_at = INFINITY  # when the clock ``total`` runs out
         self._asked_url = prepared.url
         self._provider = prepared.model.provider
         self._background: Background | None = None
@@ -121,9 +122,22 @@ class StreamTask:
         Raises a cancellation from outside in a caller's task, and never in one of its own: there it also
         cancels the block, which raises it, and raising it twice would hide what the block itself raises.
         """
+        errors: tuple[MiniLLMError, ...] = ()
         try:
             try:
-                await self._attempts()
+                if not self._here:  # else its caller has just looked
+                    await trio.lowlevel.checkpoint_if_cancelled()  # what is over sends nothing
+                while not self._stopped:
+                    self._begin_attempt(errors)
+                    try:
+                        await self._new_attempt()
+                        break
+                    except MiniLLMError as exc:
+                        errors = (*errors, exc)
+                        delay = self._delay_after(errors)
+                    if delay is not None:
+                        with self._stoppable(trio.CancelScope()):
+                            await trio.sleep(delay)
             except MiniLLMError as exc:
                 await self._failed(exc)
             self._counted = True
@@ -133,15 +147,20 @@ class StreamTask:
             if self._here:
                 raise
         finally:
-            if self.info.ended is None:
-                self.info.ended = trio.current_time()
-            self.is_done = True
-            self._resuming = None  # which has a method of this
-            if self._sink is not None:
-                self._sink.close()  # last: whoever sees it closed sees why
-            self._sink = None
-            if self._done is not None:
-                self._done.set()
+            errors = ()  # their tracebacks hold this frame
+            self._done_with()
+
+    def _done_with(self) -> None:
+        """Say that all attempts were made."""
+        if self.info.ended is None:
+            self.info.ended = trio.current_time()
+        self.is_done = True
+        self._resuming = None  # which has a method of this
+        if self._sink is not None:
+            self._sink.close()  # last: whoever sees it closed sees why
+        self._sink = None
+        if self._done is not None:
+            self._done.set()
 
     def _stoppable(self, scope: trio.CancelScope) -> trio.CancelScope:
         """Let `stop` cancel this scope, in place of the one before."""
@@ -158,50 +177,50 @@ class StreamTask:
                 await self._sink.put(list(held))
             await self._sink.put(error)
 
-    async def _attempts(self) -> None:
-        errors: tuple[MiniLLMError, ...] = ()
-        total, total_at = self._prepared.timeouts.total, INFINITY
-        if not self._here:  # else its caller has just looked
-            await trio.lowlevel.checkpoint_if_cancelled()  # what is over already sends nothing
-        while not self._stopped:
-            try:
-                self.before_attempt()
-            except MiniLLMError as exc:
-                raise exc from (errors[-1] if errors else None)
-            info = self.info
-            now = info.started = trio.current_time()
-            if not info.attempts and isinstance(total, (int, float)):
-                total_at = (now if self.asked_at is None else self.asked_at) + total
-            info.attempts += 1
-            info.sent_at = info.headers_at = info.request_id = info.generation_id = None
-            info.received = 0
-            try:
-                exchange = self._connect()
-                clocks = Clocks(self._prepared.timeouts, total_at, now, sent=exchange.tells)
-                if self._resuming is None:
-                    await self._attempt(exchange, clocks)
-                else:
-                    await self._attempt_in_background(exchange, clocks, self._resuming)
-                errors = ()  # their tracebacks hold this frame
-                return
-            except MiniLLMError as exc:
-                errors = (*errors, exc)
-                begun = self.body is not None and self.body.answer.begun
-                if begun or not retryable(exc):
-                    raise
-                delay = self._delay(exc, len(errors), total_at)
-                if delay is None:
-                    if len(errors) > 1:
-                        raise RetriesExhausted(errors) from exc
-                    raise
-                if self._stopped:  # it was refused as its caller left, who has booked it
-                    return
-                self.before_retry(exc)
-            info.held, self.body = (), None  # of an attempt that ended nothing
-            with self._stoppable(trio.CancelScope()):
-                await trio.sleep(delay)
+    def _begin_attempt(self, errors: Sequence[MiniLLMError]) -> None:
+        """Take note of an attempt that follows those with these errors. Raises what `before_attempt` does."""
+        try:
+            self.before_attempt()
+        except MiniLLMError as exc:
+            raise exc from (errors[-1] if errors else None)
+        info = self.info
+        now = info.started = trio.current_time()
+        total = self._prepared.timeouts.total
+        if not info.attempts and isinstance(total, (int, float)):
+            self._total_at = (now if self.asked_at is None else self.asked_at) + total
+        info.attempts += 1
+        info.sent_at = info.headers_at = info.request_id = info.generation_id = None
+        info.received = 0
 
-    def _delay(self, error: MiniLLMError, attempt: int, total_at: float) -> float | None:
+    def _new_attempt(self) -> Awaitable[None]:
+        """Make an attempt. Raises its error."""
+        exchange, timeouts = self._connect(), self._prepared.timeouts
+        clocks = Clocks(timeouts, self._total_at, self.info.started, sent=exchange.tells)
+        if self._resuming is None:
+            return self._attempt(exchange, clocks)
+        return self._attempt_in_background(exchange, clocks, self._resuming)
+
+    def _delay_after(self, errors: Sequence[MiniLLMError]) -> float | None:
+        """Return the seconds to wait for another attempt; ``None`` if the caller has left.
+
+        Raises the error of the last, or that of all, if no other follows.
+        """
+        error = errors[-1]
+        begun = self.body is not None and self.body.answer.begun
+        if begun or not retryable(error):
+            raise error
+        delay = self._delay(error, len(errors))
+        if delay is None:
+            if len(errors) > 1:
+                raise RetriesExhausted(tuple(errors)) from error
+            raise error
+        if self._stopped:  # it was refused as its caller left, who has booked it
+            return None
+        self.before_retry(error)
+        self.info.held, self.body = (), None  # of an attempt that ended nothing
+        return delay
+
+    def _delay(self, error: MiniLLMError, attempt: int) -> float | None:
         """Return the seconds to wait for the next attempt, put off until the limit is renewed that the
         server calls used up; ``None`` to give up.
 
@@ -210,7 +229,7 @@ class StreamTask:
         delay = self._prepared.retry.delay(
             error,
             attempt=attempt,
-            remaining=total_at - trio.current_time(),
+            remaining=self._total_at - trio.current_time(),
             random=random.random(),
         )
         if delay is None:
@@ -221,7 +240,7 @@ class StreamTask:
         if renewed is None or renewed > self._prepared.retry.max_retry_after:
             return delay
         later = renewed + delay
-        return later if later < total_at - trio.current_time() else delay
+        return later if later < self._total_at - trio.current_time() else delay
 
     async def _attempt_in_background(
         self, exchange: Exchange, clocks: Clocks, resuming: Resuming
