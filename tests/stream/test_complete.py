@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm import Outcome
+from trio_minillm._stream.task import StreamTask
 from trio_minillm.testing import (
     Reply,
     ScriptedTransport,
@@ -31,6 +32,8 @@ from trio_minillm.testing import (
     reset,
     serve,
 )
+
+from ..support.streams import count_of
 
 # -- the same as the block -------------------------------------------------------------------------
 
@@ -308,14 +311,16 @@ async def test_what_is_over_needs_no_garbage_collector(
 ) -> None:
     async with llm.open_client(transport=ScriptedTransport(*replies)) as client:
         stream = client.stream(model(), "Hi")
-        gone = weakref.ref(stream), weakref.ref(stream._source)
+        gone = weakref.ref(stream)
         gc.collect()
+        before = count_of(StreamTask)
         gc.disable()
         try:
             with trio.move_on_after(10):
                 await stream.complete()
             del stream
             await trio.lowlevel.checkpoint()
-            assert [ref() for ref in gone] == [None, None]
+            assert gone() is None
+            assert count_of(StreamTask) == before - 1
         finally:
             gc.enable()

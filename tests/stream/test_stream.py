@@ -6,7 +6,6 @@ Everything here runs on a mock clock over a scripted transport: no sockets, no r
 import gc
 import json
 import re
-import weakref
 from contextlib import AsyncExitStack, nullcontext
 
 import httpx
@@ -27,6 +26,7 @@ from trio_minillm import (
 )
 from trio_minillm._stream.clocks import REOPENED_SECONDS
 from trio_minillm._stream.handoff import BUFFERED_BATCHES
+from trio_minillm._stream.task import StreamTask
 from trio_minillm.testing import (
     ScriptedTransport,
     anthropic_events,
@@ -37,7 +37,7 @@ from trio_minillm.testing import (
     sse,
 )
 
-from ..support.streams import CancelAtStep, other_task
+from ..support.streams import CancelAtStep, count_of, other_task
 
 OFF = Timeouts(connect=None, first_chunk=None, idle=None, byte_idle=None, usage_grace=None)
 
@@ -1216,6 +1216,7 @@ async def test_an_ended_stream_needs_no_garbage_collector(how):
         async with llm.open_client(http_client=http) as client:
             gc.collect()
             gc.disable()
+            before = count_of(StreamTask)
             try:
                 async with client.stream(model(), "Hi") as stream:
                     if how == "collect":
@@ -1223,10 +1224,10 @@ async def test_an_ended_stream_needs_no_garbage_collector(how):
                     elif how == "leave":
                         await stream.next_chunk()
                 await trio.lowlevel.checkpoint()
-                task = weakref.ref(stream._source)
+                assert count_of(StreamTask) == before + 1
                 del stream
                 await trio.lowlevel.checkpoint()
-                assert task() is None
+                assert count_of(StreamTask) == before
             finally:
                 gc.enable()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 import trio
 
 import trio_minillm as llm
+
+
+def count_of(kind: type) -> int:
+    """Count the objects of a class that nothing has freed."""
+    return sum(type(one) is kind for one in gc.get_objects())
 
 
 class Told:

@@ -57,6 +57,10 @@ _NO_EXTRAS = Extras()
 """The extras of every choice without any; nothing is put into them."""
 
 
+_NO_PARTS: dict[int | None, TextBuilder | CallBuilder] = {}
+"""The numbered parts of every choice without any; nothing is put into it."""
+
+
 class ChoiceBuilder:
     """One choice under construction. Nothing here raises: a limit that was crossed is noted."""
 
@@ -88,7 +92,7 @@ class ChoiceBuilder:
         """Oddities of the choice that was built last."""
         self.over_limit: tuple[str, int] | None = None
         """The limit that was crossed: what is bounded, in words, and the number."""
-        self._numbered: dict[int | None, TextBuilder | CallBuilder] = {}  # by content-block number
+        self._numbered = _NO_PARTS  # by content-block number
         self._unnumbered: tuple[TextBuilder, ...] = ()  # on wires without numbers: one of a kind
         self.extras: Extras | None = None
         """Its contents beside text and reasoning, once there are any."""
@@ -145,7 +149,7 @@ class ChoiceBuilder:
                 return there.beside
             there.beside = found
         else:
-            self._numbered[number] = found
+            self._number(number, found)
         self._append(found)
         return found
 
@@ -188,7 +192,12 @@ class ChoiceBuilder:
         if number == IN_ORDER and isinstance(part, CallBuilder):
             self._numbered.pop(number, None)
         else:
-            self._numbered[number] = part
+            self._number(number, part)
+
+    def _number(self, number: int | None, part: TextBuilder | CallBuilder) -> None:
+        if self._numbered is _NO_PARTS:
+            self._numbered = {}
+        self._numbered[number] = part
 
     def _change(self, number: int | None, delta: dict[str, Any]) -> None:
         there = self._numbered.get(number)

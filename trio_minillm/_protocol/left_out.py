@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from .._types.errors import EXCERPT_CHARS
 from .sniffer import BOM
 
 MAX_UNREAD = 32
 """Different names of what was left out that are kept; more are not counted."""
+NOTHING_UNREAD: Mapping[str, int] = MappingProxyType({})
 MAX_STRANGE = 4 * EXCERPT_CHARS
 """Bytes that are kept of a body, or an event, that is no part of an answer, to be shown if nothing
 else comes."""
@@ -27,7 +31,7 @@ class LeftOut:
     def __init__(self) -> None:
         self.skipped: int = 0
         """The number of events that were passed over."""
-        self.unread: dict[str, int] = {}
+        self.unread: Mapping[str, int] = NOTHING_UNREAD
         """Names of what was left out since it could not be read, and how often."""
         self._strange = b""  # the first event that is no part of an answer
         self._head = b""  # the beginning of a body without any event
@@ -35,13 +39,12 @@ class LeftOut:
     def note(self, name: str) -> None:
         """Take note of something that was left out."""
         if name in self.unread or len(self.unread) < MAX_UNREAD:
-            self.unread[name] = self.unread.get(name, 0) + 1
+            self.unread = {**self.unread, name: self.unread.get(name, 0) + 1}
 
     def found_again(self, name: str) -> None:
         """Take back a note: it was not left out after all."""
-        count = self.unread.pop(name, 0)
-        if count > 1:
-            self.unread[name] = count - 1
+        left = {**self.unread, name: self.unread.get(name, 0) - 1}
+        self.unread = {name: count for name, count in left.items() if count > 0}
 
     def pass_over(self, what: str, data: bytes) -> None:
         """Take note of a whole event that was passed over."""

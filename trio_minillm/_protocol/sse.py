@@ -50,6 +50,10 @@ def _name_in(value: bytes) -> str | None:
     return value.removeprefix(b" ").decode() if value.isascii() else None
 
 
+_NO_BYTES = bytearray()
+"""The unfinished line of every stream between two lines; nothing is added to it in place."""
+
+
 class SSEEvent(msgspec.Struct, frozen=True, gc=False):
     """One server-sent event."""
 
@@ -126,8 +130,8 @@ class SSEDecoder:
         self._started = False  # past the byte-order mark
         self._skip_lf = False  # the last byte was CR: an LF right after it is the same line end
         self._held = b""  # the unfinished event, not looked at yet (`hold` with ``quick``)
-        self._partial = bytearray()  # the unfinished line
-        self._data = bytearray()  # the unfinished event's data lines, joined
+        self._partial = _NO_BYTES  # the unfinished line
+        self._data = _NO_BYTES  # the unfinished event's data lines, joined
         self._has_data = False
         self._event = ""
         self._late = ""  # the event's name, which came behind its data or begins the next event
@@ -249,7 +253,7 @@ class SSEDecoder:
         if self._partial:
             data = self._take_partial() + data
         if len(data) < len(_BOM) and _BOM.startswith(data):
-            self._partial += data
+            self._partial = bytearray(data)
             return b""
         self._started = True
         return data.removeprefix(_BOM)
@@ -293,8 +297,10 @@ class SSEDecoder:
     def _keep(self, piece: bytes) -> None:
         if len(self._partial) + len(piece) > self.max_line:
             self._fail("bytes in one line", self.max_line)
-        else:
+        elif self._partial:
             self._partial += piece
+        else:
+            self._partial = bytearray(piece)
 
     def _long_data(self) -> bool:
         """Take a long line that is the first data of its event, without a copy. Return whether."""
@@ -305,13 +311,12 @@ class SSEDecoder:
         if len(partial) > self.max_event:
             self._fail("bytes in one event", self.max_event)
             return True
-        self._data, self._partial = partial, bytearray()
+        self._data, self._partial = partial, _NO_BYTES
         self._has_data = True
         return True
 
     def _take_partial(self) -> bytes:
-        line = bytes(self._partial)
-        self._partial.clear()
+        line, self._partial = bytes(self._partial), _NO_BYTES
         return line
 
     # -- lines ---------------------------------------------------------------------------
@@ -364,8 +369,9 @@ class SSEDecoder:
             return
         if self._has_data:
             self._data += b"\n"
-        self._data += value
-        self._has_data = True
+            self._data += value
+        else:
+            self._data, self._has_data = bytearray(value), True
 
     def _dispatch(self, events: list[SSEEvent]) -> None:
         self.last_event_id = self._id
@@ -374,8 +380,7 @@ class SSEDecoder:
             data = self._data if len(self._data) > LONG_LINE else bytes(self._data)
             name = self._late or self._event or "message"
             events.append(SSEEvent(data, name, self.last_event_id))
-            self._data = bytearray()
-            self._has_data = False
+            self._data, self._has_data = _NO_BYTES, False
         self._event = self._late = ""
 
     def _go_on(self, value: bytes, events: list[SSEEvent]) -> None:
@@ -392,6 +397,5 @@ class SSEDecoder:
     def _fail(self, bound: str, limit: int) -> None:
         self.failure = LimitExceeded(bound, limit)
         self._plain_bytes = -1
-        self._partial.clear()
-        self._data.clear()
+        self._partial = self._data = _NO_BYTES
         self._has_data = False

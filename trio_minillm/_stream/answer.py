@@ -11,6 +11,7 @@ from types import MappingProxyType
 import msgspec
 
 from .._protocol.decoder import ChunkDecoder
+from .._protocol.left_out import NOTHING_UNREAD
 from .._protocol.state import OPEN, StreamState
 from .._protocol.templates import TextRun
 from .._types.chunks import StreamChunk, continues_answer, has_effect
@@ -60,7 +61,7 @@ class AttemptInfo(msgspec.Struct, kw_only=True):
     """Decompressed bytes of the body so far."""
     skipped: int = 0
     """Events that were passed over."""
-    unread: Mapping[str, int] = MappingProxyType({})
+    unread: Mapping[str, int] = NOTHING_UNREAD
     """Names of what could not be read and was left out, and how often."""
     request_id: str | None = None
     generation_id: str | None = None

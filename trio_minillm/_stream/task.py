@@ -53,17 +53,45 @@ class StreamTask:
     It is the `Source` of a stream's chunks: the consumer's side receives from it, stops it and
     waits for its end. Where nobody watches the chunks, it runs in the caller's task (`run_here`).
 
-    Its 24 attributes are what that side sees, the request, and how the task is told to stop.
+    Its 26 attributes are what that side sees, the request, and how the task is told to stop.
     """
 
-    asked_at: float | None = None
-    """The time at which the caller asked, on Trio's clock, if that was before the first attempt: the clock
-    ``total`` counts from then."""
-    background: Callable[[], Background] = Background
-    """Makes the place in which the task runs: by default, a nursery of its own."""
+    __slots__ = (
+        "_asked_url",
+        "_background",
+        "_connect",
+        "_counted",
+        "_crash",
+        "_done",
+        "_handoff",
+        "_here",
+        "_prepared",
+        "_provider",
+        "_resuming",
+        "_scope",
+        "_secrets",
+        "_sink",
+        "_stopped",
+        "_total_at",
+        "_waited",
+        "after_begin",
+        "asked_at",
+        "background",
+        "before_attempt",
+        "before_retry",
+        "body",
+        "info",
+        "is_done",
+        "tools",
+    )
 
     def __init__(self, connect: Callable[[], Exchange], prepared: Prepared) -> None:
         self.info: AttemptInfo = AttemptInfo()
+        self.asked_at: float | None = None
+        """The time at which the caller asked, on Trio's clock, if that was before the first attempt: the
+        clock ``total`` counts from then."""
+        self.background: Callable[[], Background] = Background
+        """Makes the place in which the task runs: by default, a nursery of its own."""
         self._handoff: Handoff | None = None  # made with the task
         # An exception, a KeyboardInterrupt say, could come between an item and the count of items.
         self._counted = False
