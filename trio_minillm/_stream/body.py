@@ -23,7 +23,7 @@ a read is too much for one step, and when decoding fails with a bug.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
@@ -61,8 +61,10 @@ DIRECT: Final = Mode.DIRECT
 AWAITED: Final = Mode.AWAITED
 
 
-class BodyReader:
+class BodyReader(Waiter):
     """The body of one response: the task's `read`, and the consumer's `read_direct`.
+
+    While the body is `lent`, the task waits here until the consumer hands it back.
 
     ``on_begin`` is called once, when the first part of the answer is handed on: from then on no
     other attempt can follow.
@@ -71,7 +73,6 @@ class BodyReader:
     __slots__ = (
         "_away_since",
         "_exchange",
-        "_handed_back",
         "_info",
         "_on_begin",
         "_sink",
@@ -90,6 +91,7 @@ class BodyReader:
         sink: Sink,
         on_begin: Callable[[], None],
     ) -> None:
+        super().__init__()
         self.answer: Answer = answer
         self.mode: Mode = BUFFERED
         self.crash: Exception | None = None
@@ -102,7 +104,6 @@ class BodyReader:
             None  # of a read that is too much for one step; last one first
         )
         self._unsent: list[StreamChunk] | None = None  # there was no room for them
-        self._handed_back = Waiter()
         self._away_since: float | None = None  # told to the clocks when the consumer is back
 
     # -- in the stream's task ----------------------------------------------------------------
@@ -130,12 +131,8 @@ class BodyReader:
 
     @property
     def lent(self) -> bool:
-        """True while the consumer reads: the task waits until it is `handed_back`, and calls `read` again."""
+        """True while the consumer reads: the task is to `wait`, and then to call `read` again."""
         return self.mode is DIRECT or self.mode is AWAITED
-
-    def handed_back(self) -> Awaitable[None]:
-        """Wait until the consumer has handed the body back. A checkpoint."""
-        return self._handed_back.wait()
 
     def _unable(self) -> bool:
         """Return True if the scope was cancelled, so that a read in it, which can't be made again, would
@@ -311,4 +308,4 @@ class BodyReader:
         """Let the task go on, for the end of the answer or for what takes more than one step."""
         self.mode = BUFFERED
         self._info.ended = now if self.answer.over else None
-        self._handed_back.wake()
+        self.wake()

@@ -20,6 +20,10 @@ LOOK_EVERY = 8
 one chunk there is seldom more, and looking costs as well."""
 
 
+NO_CHUNKS: list[StreamChunk] = []
+"""The batch of every stream that has handed out all; nothing is put into it."""
+
+
 class ChunkBuffer:
     """The batch that a stream is handing out, and what is known of it."""
 
@@ -34,7 +38,7 @@ class ChunkBuffer:
     )
 
     def __init__(self) -> None:
-        self.batch: list[StreamChunk] = []
+        self.batch: list[StreamChunk] = NO_CHUNKS
         self.position: int = 0
         """The index of the next chunk."""
         self.error: MiniLLMError | None = None
@@ -61,7 +65,7 @@ class ChunkBuffer:
     def rest(self) -> list[StreamChunk]:
         """Take everything that was not handed out."""
         batch, position = self.batch, self.position
-        self.batch, self.position, self.append = [], 0, None
+        self.batch, self.position, self.append = NO_CHUNKS, 0, None
         return batch[position:] if position else batch
 
     def look_for_more(self, source: Source) -> None:

@@ -27,7 +27,7 @@ from ..providers import Model, Provider
 from ..providers._safe_calls import safe_cost
 from .background import raise_crash
 from .body import DIRECT
-from .buffer import ChunkBuffer
+from .buffer import NO_CHUNKS, ChunkBuffer
 from .handoff import BUFFERED_BATCHES, Item
 from .outside import check_in_trio
 from .source import ChannelSource, Source
@@ -359,6 +359,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                     await checkpoint_if_cancelled()  # lets nobody else run
             elif (body := self._source.body) and body.mode is DIRECT and not self._source.ready:
                 self._busy = True
+                buffer.batch, buffer.position = NO_CHUNKS, 0  # not held while this waits
                 try:
                     buffer.put(await body.read_direct())
                 finally:

@@ -338,7 +338,7 @@ class StreamTask:
                     try:
                         await body.read()
                         while body.lent:  # here, and not in a frame more for as long as it is
-                            await body.handed_back()
+                            await body.wait()
                             await body.read()
                     except (ProtocolError, ProviderError) as exc:
                         addressed = self._addressed(exc, body.answer)
