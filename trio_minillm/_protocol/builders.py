@@ -25,6 +25,10 @@ class Place:
         self.pieces: int = 0  # … and the number of the others
 
 
+_NO_BLOCKS: list[str] = []
+"""The joined pieces of every string without any; nothing is put into it."""
+
+
 class Joined:
     """A string that grows by pieces, which are joined when it is asked for."""
 
@@ -32,11 +36,13 @@ class Joined:
 
     def __init__(self) -> None:
         self.pieces: list[str] = []
-        self._whole: list[str] = []  # pieces that `compact` has joined, by the thousand
+        self._whole = _NO_BLOCKS  # pieces that `compact` has joined, by the thousand
 
     def compact(self) -> None:
         """Join the pieces so far. A short piece costs 50 bytes beside its text."""
         if self.pieces:
+            if not self._whole:
+                self._whole = []
             self._whole.append("".join(self.pieces))
             self.pieces.clear()
 
@@ -44,6 +50,8 @@ class Joined:
         """Return the string so far."""
         whole, pieces = self._whole, self.pieces
         if pieces:
+            if not whole:
+                self._whole = whole = []
             whole.append("".join(pieces))
             pieces.clear()
         if len(whole) > 1:
@@ -97,7 +105,7 @@ class TextBuilder(Joined):
     def __init__(self, kind: str, start: dict[str, Any] | None = None) -> None:
         # As `Joined` does, without a call: almost every answer has one of these.
         self.pieces: list[str] = []
-        self._whole = []
+        self._whole = _NO_BLOCKS
         self.kind: str = kind
         self.start: dict[str, Any] | None = start
         """The content block as it was opened, on wires with blocks."""

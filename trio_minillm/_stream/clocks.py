@@ -62,7 +62,7 @@ class Deadline:
     """The nearest deadline of several clocks, as the deadline of one cancel scope.
 
     Moving a scope's deadline costs as much as decoding a chunk, so a lazy one is moved only when
-    it comes nearer: the scope may then fire early, and `passed` tells.
+    it comes nearer: the scope may then fire early, and `due` tells.
     """
 
     __slots__ = (
@@ -113,7 +113,7 @@ class Deadline:
         if self.scope is not None and self._of_scope != INFINITY:
             self._of_scope = self.scope.deadline = INFINITY
 
-    def passed(self) -> bool:
+    def due(self) -> bool:
         """Return whether the deadline has passed, and not just one that was set some chunks ago."""
         return trio.current_time() >= self._at
 
@@ -150,21 +150,20 @@ def _without_maker(event: str) -> str:
     return ".".join(event.split(".")[-2:])
 
 
-class Clocks:
+class Clocks(Deadline):
     """The clocks of one attempt, told of what happens and read as one `Deadline`.
 
     ``sent`` says that the request is out unless a transport event says otherwise: where it goes out at
     once, as on a connection that was kept, no deadline is set for what takes no time. ``begun`` says that
     content came before, on a connection that was cut: then ``idle`` runs from the beginning, anew.
 
-    Its 16 attributes are the lengths, what is known of the attempt, and what follows from them.
+    Its 17 attributes are the lengths, what is known of the attempt, and what follows from them.
     """
 
     __slots__ = (
         "_answered",
         "_bytes_at",
         "_content_at",
-        "_deadline",
         "_grace",
         "_grace_from",
         "_phase",
@@ -210,27 +209,14 @@ class Clocks:
         self._plain_state: State | None = OPEN if sent else None
         self._quiet_name = "idle" if idle <= byte_idle else "byte_idle"
         total = timeouts.total
-        self._deadline = Deadline(total if isinstance(total, (int, float)) else 0.0, total_at)
+        super().__init__(total if isinstance(total, (int, float)) else 0.0, total_at)
         self._arm()
-
-    def new_scope(self) -> trio.CancelScope:
-        """Return a cancel scope that the next clock to run out will cancel, in place of the last."""
-        return self._deadline.new_scope()
-
-    @property
-    def name(self) -> str:
-        """The name of the clock that runs out next."""
-        return self._deadline.name
 
     @property
     def fired(self) -> bool:
         """True if the scope was cancelled, or is from now on: its deadline has passed."""
-        scope = self._deadline.scope
+        scope = self.scope
         return scope is not None and scope.cancel_called
-
-    def due(self) -> bool:
-        """Return whether a clock has run out."""
-        return self._deadline.passed()
 
     def transport_event(self, event: str) -> None:
         """Take note of the transport's progress, by the names of httpcore's trace extension."""
@@ -274,7 +260,7 @@ class Clocks:
         read that is cancelled too early loses nothing.
         """
         self._answered = True
-        self._deadline.lazy = resumable
+        self.lazy = resumable
         if not (sending or self._phase is SENT):
             self._enter(SENT)
 
@@ -293,7 +279,7 @@ class Clocks:
             self._content_at = now
             if state.state is self._plain_state:  # the common case: nothing needs to be weighed
                 self._grace = None
-                self._deadline.move(now + self._quiet, self._quiet_name, self._quiet)
+                self.move(now + self._quiet, self._quiet_name, self._quiet)
                 return
         grace = grace_of(state, self._timeouts)
         if says or grace != self._grace:
@@ -302,12 +288,12 @@ class Clocks:
 
     def pause(self) -> float:
         """Stop all clocks while the consumer is slow. Returns what `resume` takes."""
-        self._deadline.remove()
+        self.remove()
         return self.now()
 
     def away(self) -> float:
         """As `pause`, from the newest bytes on: the consumer, which reads, has not come back since."""
-        self._deadline.remove()
+        self.remove()
         return self._bytes_at
 
     def resume(self, paused_at: float) -> None:
@@ -315,7 +301,7 @@ class Clocks:
         gone = self.now() - paused_at
         self._since += gone
         self._bytes_at += gone
-        self._deadline.total_at += gone
+        self.total_at += gone
         if self._content_at is not None:
             self._content_at += gone
         self._grace_from += gone
@@ -323,8 +309,8 @@ class Clocks:
 
     def stop(self) -> float:
         """Stop all clocks for good. Returns what is left of the clock ``total``, in seconds."""
-        self._deadline.remove()
-        return max(0.0, self._deadline.total_at - self.now())
+        self.remove()
+        return max(0.0, self.total_at - self.now())
 
     def _running(self) -> list[tuple[float, str, float | None]]:
         """Return the clocks that run now, but for ``first_chunk``: since when, name, length."""
@@ -357,20 +343,20 @@ class Clocks:
     def _arm(self) -> None:
         first = self._timeouts.first_chunk
         if self._content_at is None and first is not None and self._phase is SENT:
-            self._deadline.move(self._since + first, "first_chunk", first)  # it runs alone
+            self.move(self._since + first, "first_chunk", first)  # it runs alone
             return
         nearest, name, limit = INFINITY, "", 0.0
         for since, running, seconds in self._running():
             if seconds is not None and since + seconds < nearest:
                 nearest, name, limit = since + seconds, running, seconds
-        self._deadline.move(nearest, name, limit)
+        self.move(nearest, name, limit)
 
     def error(self, chunks: int, received: int) -> MiniLLMError:
         """Return the error of the clock that ran out.
 
         ``chunks`` is the number of chunks with content and ``received`` that of bytes by then.
         """
-        name, limit = self._deadline.name, self._deadline.limit
+        name, limit = self.name, self.limit
         if name == "connect":
             asking = self._phase is Phase.ASKING
             return ConnectTimeout(limit, reason="credentials" if asking else None)
