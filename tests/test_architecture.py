@@ -50,8 +50,17 @@ ROOMS = [
 """A room imports from the rows above its own, and from itself."""
 PURE = {"_version", "_types", "providers", "_protocol", "_batch/throttle"}
 """Rooms that know no event loop, no clock and no network."""
-HTTPX = {"_http", "_client", "local", "testing"}
+HTTPX = {"_http", "local", "testing"}
 """The rooms that speak to httpx."""
+WITH_HTTPX = {
+    *("_http/brought", "_http/event_source", "_http/httpx2_bridge", "_http/httpx_exchange"),
+    *("_http/routes", "_http/transport", "_stream/event_source"),
+    *("testing/_check_provider", "testing/_check_transport", "testing/_recording"),
+    "testing/_scripted_transport",
+}
+"""The files that import httpx when they are imported. They are for those who bring something of it, or
+have a proxy: other files import them, and httpx, inside of the functions that need them.
+"""
 
 WAITING = {"trio", "httpx", "time", "socket", "asyncio", "threading", "subprocess", "random"}
 
@@ -71,17 +80,20 @@ def level_of(room):
 def imports(path):
     """Yield each import of a file: the top-level name of a foreign package, or a path of ours."""
     for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Import):
-            names = [alias.name.split(".") for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            folder = ("trio_minillm", *path.parts[:-1])
-            base = [*folder[: len(folder) - node.level + 1]] if node.level else []
-            base += node.module.split(".") if node.module else []
-            names = [[*base, alias.name] for alias in node.names]
-        else:
-            continue
-        for name in names:
-            yield ours(*name[1:]) if name[0] == "trio_minillm" else name[0]
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from imported_by(node, path)
+
+
+def imported_by(node, path):
+    if isinstance(node, ast.Import):
+        names = [alias.name.split(".") for alias in node.names]
+    else:
+        folder = ("trio_minillm", *path.parts[:-1])
+        base = [*folder[: len(folder) - node.level + 1]] if node.level else []
+        base += node.module.split(".") if node.module else []
+        names = [[*base, alias.name] for alias in node.names]
+    for name in names:
+        yield ours(*name[1:]) if name[0] == "trio_minillm" else name[0]
 
 
 def ours(*parts):
@@ -134,6 +146,20 @@ def test_the_core_never_waits(path):
 
 def test_httpx_is_spoken_in_few_places():
     assert {room_of(p) for p in sources() if "httpx" in set(imports(p))} <= HTTPX
+
+
+def loaded_with(path):
+    """Yield each import that is carried out whenever a file is imported, as `imports` does."""
+    for node in tree(path).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from imported_by(node, path)
+
+
+def test_httpx_is_imported_by_those_who_need_it():
+    """By others only inside of functions; so is each file that imports it."""
+    heavy = {"httpx", "httpx2", *(Path(f"{name}.py") for name in WITH_HTTPX)}
+    found = {p.with_suffix("").as_posix() for p in sources() if heavy & {*loaded_with(p)}}
+    assert found == WITH_HTTPX
 
 
 def test_the_core_needs_what_the_card_says():
@@ -191,9 +217,11 @@ def test_docstrings_open_with_a_verb_or_a_noun(path):
 
 
 def test_importing_the_package_imports_what_every_program_needs():
-    """Nothing foreign, not even of the standard library, that its requirements don't load anyway."""
+    """Nothing foreign, not even of the standard library, that trio, httptools and msgspec don't load
+    anyway: so not httpx, which takes half as long as all the rest.
+    """
     code = """if True:
-        import sys, trio, httpx, httptools, msgspec
+        import json, sys, trio, httptools, msgspec
         before = set(sys.modules)
         import trio_minillm
         print(*{name.partition(".")[0] for name in set(sys.modules) - before})
@@ -221,10 +249,11 @@ def test_importing_the_package_imports_what_every_program_needs():
     assert not {name.rpartition(".")[2] for name in ours if ".providers." in name} & wires
     rare = {"array_events", "path_arguments", "surrogates"}  # what few answers hold
     rare |= {"decompression", "event_source", "renewal", "short_bodies"}
+    rare |= {name.rpartition("/")[2] for name in WITH_HTTPX}
     assert not {name.rpartition(".")[2] for name in ours} & rare
 
 
-@pytest.mark.parametrize("package", [trio_minillm, trio_minillm.providers])
+@pytest.mark.parametrize("package", [trio_minillm, providers, testing])
 def test_what_is_loaded_later_is_there(package):
     for name in package.__all__:
         assert name in dir(package)

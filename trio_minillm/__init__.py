@@ -13,7 +13,6 @@ from ._accounting.record import CostRecord
 from ._accounting.totals import Totals
 from ._client import Client, open_client
 from ._http.pool import Statistics
-from ._http.transport import TrioTransport
 from ._protocol.sse import SSEDecoder, SSEEvent
 from ._stream.tracked import Collected
 from ._toolkit.streams import StreamingCompletion, TrackedStream
@@ -92,6 +91,7 @@ if TYPE_CHECKING:
     from ._accounting.estimate import CostEstimate, estimate
     from ._accounting.known_prices import known_price
     from ._accounting.ledger_file import JSONLLedger
+    from ._http.transport import TrioTransport
     from ._toolkit.choices.choice import ModelChoice, ModelsExhausted, fallback, first_of
     from ._toolkit.listeners.broadcast import Broadcast
     from ._toolkit.listeners.listener import Listener, ListenerDetached
@@ -108,7 +108,7 @@ if TYPE_CHECKING:
     from .local import LocalModelError, LocalServer, open_local_model, open_local_server
 else:
     # Most programs never use these names: they are loaded at their first use, to keep the import
-    # of the package short.
+    # of the package short. `TrioTransport` needs httpx, which takes half as long as all the rest.
     _LATER = {
         "AttemptEnd": "_toolkit.observers.observing",
         "Batch": "batch",
@@ -134,6 +134,7 @@ else:
         "StreamedCall": "_toolkit.values.calls",
         "ToolLoopError": "_toolkit.tools.tool_loop",
         "ToolRun": "_toolkit.tools.tool_loop",
+        "TrioTransport": "_http.transport",
         "UnexpectedValue": "_toolkit.values.broken",
         "estimate": "_accounting.estimate",
         "fallback": "_toolkit.choices.choice",

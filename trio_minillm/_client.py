@@ -21,8 +21,6 @@ from ._accounting.totals import JSON_ERRORS
 from ._http.connector import (
     CheckAddress,
     Connect,
-    HTTPClient,
-    HTTPTransport,
     any_address,
     check_brought,
     open_connector,
@@ -45,6 +43,7 @@ if TYPE_CHECKING:
     from ._batch.batch import Batch
     from ._batch.options import BatchOptions
     from ._batch.types import BatchRequest
+    from ._http.brought import HTTPClient, HTTPTransport
     from ._toolkit.choices.choice import ModelChoice
     from ._toolkit.choices.race import PreparedChoice
     from ._toolkit.observers.observing import Notifier, Observer

@@ -74,14 +74,31 @@ def test_as_a_module(module: str) -> None:
     assert (ran.code, ran.out, ran.err) == (0, f"trio-minillm {llm.__version__}\n", "")
 
 
+LOADED = (
+    "import sys; sys.argv = ['x', *{}]\nfrom trio_minillm.cli import main\n"
+    "try: main()\nfinally: print(*sys.modules.keys() & {{'httpx', *{}}}, '.')"
+)
+"""Program that runs the command, and then prints which of some modules were loaded; httpx for any."""
+
+
 @pytest.mark.parametrize("args", [["--version"], ["chat", "--help"], ["models", "--help"]])
 def test_a_command_loads_nothing_of_the_others(args: list[str]) -> None:
-    script = (
-        f"import sys; sys.argv = ['x', *{args}]\nfrom trio_minillm.cli import main\n"
-        "try: main()\nfinally: print(*sys.modules.keys() & {'numpy', 'pytest', 'trio.testing'}, '.')"
-    )
-    ran = run([sys.executable, "-P", "-c", script])
+    others = ["numpy", "pytest", "trio.testing"]
+    ran = run([sys.executable, "-P", "-c", LOADED.format(args, others)])
     assert (ran.code, ran.out.splitlines()[-1].strip()) == (0, ".")
+
+
+@pytest.mark.parametrize("args", [["--help"], ["bench", "--help"], ["serve", "--help"]])
+def test_no_command_loads_httpx_before_it_is_needed(args: list[str]) -> None:
+    ran = run([sys.executable, "-P", "-c", LOADED.format(args, [])])
+    assert (ran.code, ran.out.splitlines()[-1].strip()) == (0, ".")
+
+
+def test_a_completion_loads_no_httpx() -> None:
+    asked = {"COMP_WORDS": "trio-minillm\nmo", "COMP_CWORD": "1"}
+    asked["_TRIO_MINILLM_COMPLETE"] = "complete_bash"
+    ran = run([sys.executable, "-P", "-c", LOADED.format([], [])], **asked)
+    assert ran.out.splitlines() == ["models", "."]
 
 
 @posix

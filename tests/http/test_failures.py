@@ -7,11 +7,13 @@ import socket
 import ssl
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 import trio_minillm as llm
+from trio_minillm._http import transport_errors
 from trio_minillm._http.exchange import Exchange
 from trio_minillm._http.failures import MAX_CAUSES, explain, map_error, never_sent
 from trio_minillm._http.httpx_exchange import HttpxExchange, send_by_transport
@@ -159,11 +161,12 @@ def test_a_circle_of_causes_has_an_end() -> None:
     assert explain(many) == (None, "")
 
 
-def test_an_error_without_words_keeps_its_own() -> None:
-    error = map_error(httpx.ConnectError("strange"), begun=False, host="h:1")
+@pytest.mark.parametrize("family", [httpx, transport_errors], ids=["httpx", "ours"])
+def test_an_error_without_words_keeps_its_own(family: Any) -> None:
+    error = map_error(family.ConnectError("strange"), begun=False, host="h:1")
     assert str(error) == "the request could not be sent to h:1: ConnectError: strange"
-    assert str(map_error(httpx.ReadError(""), begun=True)) == "the connection broke: ReadError"
-    wrong = map_error(httpx.UnsupportedProtocol("no transport for ftp://"), begun=False)
+    assert str(map_error(family.ReadError(""), begun=True)) == "the connection broke: ReadError"
+    wrong = map_error(family.UnsupportedProtocol("no transport for ftp://"), begun=False)
     assert isinstance(wrong, llm.SendError)
     assert wrong.permanent
 
@@ -177,10 +180,12 @@ async def test_trusted_certificates_that_cant_be_read_are_said_once(
         file.write_bytes(content)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     model = llm.compatible("m", base_url="https://127.0.0.1:1/v1", api_key="none")
-    async with llm.open_client() as client:
-        with pytest.raises(llm.SendError, match="the trusted certificates can't be read") as caught:
-            await client.complete(model, "Hi")
-    assert caught.value.reason == "certificate"
+    async with httpx.AsyncClient(transport=llm.TrioTransport(), trust_env=False) as brought:
+        for http in (None, brought):
+            async with llm.open_client(http_client=http) as client:
+                with pytest.raises(llm.SendError, match="trusted certificates can't be") as caught:
+                    await client.complete(model, "Hi")
+            assert caught.value.reason == "certificate"
 
 
 async def test_what_was_never_sent_is_known() -> None:
@@ -194,7 +199,11 @@ async def test_what_was_never_sent_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError, httpx.ReadTimeout]
+    "kind",
+    [
+        *(httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError, httpx.ReadTimeout),
+        *(transport_errors.ReadError, transport_errors.RemoteProtocolError),
+    ],
 )
 def test_a_reason_behind_a_connection_says_nothing_of_what_was_sent(kind: type[Exception]) -> None:
     for number in (0, errno.EHOSTUNREACH, errno.ECONNRESET):

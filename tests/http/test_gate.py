@@ -15,6 +15,7 @@ from trio_minillm._http import pool as pool_module
 from trio_minillm._http.connection import Origin
 from trio_minillm._http.gate import AT_ONCE, STALLED_SECONDS, Gate
 from trio_minillm._http.pool import ConnectionPool
+from trio_minillm._http.transport_errors import ConnectError
 
 MANY = 5 * AT_ONCE
 HERE: Origin = ("http", "a.example", 80)
@@ -102,7 +103,7 @@ async def test_failures_make_place_too(dials: Dials, autojump_clock: Any) -> Non
 
     async def one() -> None:
         nonlocal failed
-        with pytest.raises(httpx.ConnectError):
+        with pytest.raises(ConnectError):
             await pool.open(HERE, None, silent)
         failed += 1
 

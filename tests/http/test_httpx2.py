@@ -17,7 +17,7 @@ import trio
 
 import trio_minillm as llm
 from trio_minillm import Outcome, Retry, Timeouts
-from trio_minillm._http.connector import as_httpx
+from trio_minillm._http.brought import as_httpx
 from trio_minillm.batch import BatchRequest
 from trio_minillm.testing import Reply, faults, hang, openai_events, reply, serve
 

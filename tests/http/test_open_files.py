@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-import httpx
 import pytest
 import trio
 import trio.testing
@@ -14,6 +13,7 @@ import trio_minillm as llm
 from trio_minillm._http.connection import Connection
 from trio_minillm._http.open_files import ENOUGH_FILES
 from trio_minillm._http.pool import FILES_PATIENCE, ConnectionPool
+from trio_minillm._http.transport_errors import ConnectError
 
 from ..support.peers import answering, serving
 
@@ -117,7 +117,7 @@ async def test_out_of_files_the_wait_for_another_has_an_end(
         full = Full(limit)
         begun = trio.current_time()
         try:
-            with pytest.raises(httpx.ConnectError, match="Too many open files"):
+            with pytest.raises(ConnectError, match="Too many open files"):
                 await pool.open(origin, None, quiet)
             assert trio.current_time() - begun == pytest.approx(FILES_PATIENCE)
         finally:

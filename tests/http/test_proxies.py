@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import sys
 from typing import Any
 
 import httpx
@@ -55,6 +56,18 @@ async def saying_hello(peer: Peer) -> None:
 
 
 # -- the choice ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_the_systems_own_settings_are_asked_for_where_there_are_some(
+    platform: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"https": "http://proxy.invalid:3128"}
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr("urllib.request.getproxies", lambda: found)
+    assert bool(Proxies()) is (platform != "linux")
+    monkeypatch.setenv("Https_Proxy", "http://other.invalid:3128")
+    assert Proxies()
 
 
 def chosen(monkeypatch: pytest.MonkeyPatch, address: str, **environment: str) -> str | None:

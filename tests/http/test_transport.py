@@ -31,8 +31,8 @@ import trio_minillm as llm
 from trio_minillm._http.connection import EAGER_READS, READ_BYTES, Connection
 from trio_minillm._http.http1 import ResponseParser
 from trio_minillm._http.pool import ConnectionPool
-from trio_minillm._http.roundtrip import DIED_IDLE_SECONDS, Roundtrip
-from trio_minillm._http.transport import BODY, TrioTransport
+from trio_minillm._http.roundtrip import DIED_IDLE_SECONDS
+from trio_minillm._http.transport import BODY, TrioBody, TrioTransport
 from trio_minillm.testing import openai_events
 
 from ..support.certificates import certified
@@ -81,7 +81,7 @@ def quiet(transport: TrioTransport, *, idle: int | None = None) -> None:
 class Raw:
     """The pieces of a body as the transport gives them, without the generators of httpx."""
 
-    def __init__(self, body: Roundtrip) -> None:
+    def __init__(self, body: TrioBody) -> None:
         self.body = body
 
     def __aiter__(self) -> AsyncIterator[bytes]:

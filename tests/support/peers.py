@@ -20,7 +20,7 @@ import httpx2
 import trio
 import trio.testing
 
-from trio_minillm._http.connector import as_httpx
+from trio_minillm._http.brought import as_httpx
 from trio_minillm._http.transport import TrioTransport
 
 from .certificates import certified, trusting

@@ -9,25 +9,14 @@ from functools import partial
 from types import NoneType
 from typing import TYPE_CHECKING, TypeAlias
 
-import httpx
-
 from .._types.checks import wrong_type
 from .exchange import Exchange
-from .httpx_exchange import HttpxExchange, send_by_client, send_by_transport
 from .pool import ConnectionPool
 from .proxies import Proxies
-from .routes import RoutedExchange, Routes
-from .transport import TrioTransport
 from .trio_exchange import TrioExchange
 
 if TYPE_CHECKING:
-    import httpx2
-
-HTTPClient: TypeAlias = "httpx.AsyncClient | httpx2.AsyncClient"
-HTTPTransport: TypeAlias = "httpx.AsyncBaseTransport | httpx2.AsyncBaseTransport"
-
-HANDLE_REQUEST = TrioTransport.handle_async_request
-"""The method as it was defined: a program may put another in its place, on a class or an object."""
+    from .brought import HTTPClient, HTTPTransport
 
 Connect: TypeAlias = Callable[[], Exchange]
 """Function that makes an exchange for one request."""
@@ -68,11 +57,13 @@ async def open_connector(
 
     What was brought is left open; what was opened here is closed with the block.
     """
-    if client is not None:
-        yield Connector(_by_client(client))
-    elif transport is not None:
-        yield Connector(_by_transport(transport))
+    if client is not None or transport is not None:
+        from .brought import connect_by
+
+        yield Connector(connect_by(client, transport))
     elif proxies := Proxies():
+        from .routes import RoutedExchange, Routes
+
         routes = Routes(ConnectionPool(), proxies)
         try:
             yield Connector(partial(RoutedExchange, routes), routes.check)
@@ -92,35 +83,12 @@ def check_brought(client: object, transport: object) -> None:
         ("http_client", "AsyncClient", client),
         ("transport", "AsyncBaseTransport", transport),
     ):
+        if value is None:
+            continue
+        import httpx
+
         # A program that brings something of httpx2's has imported it.
         packages = (httpx, sys.modules.get("httpx2") or httpx)
         kinds = tuple(getattr(package, name) for package in packages)
-        if value is not None and not isinstance(value, kinds):
+        if not isinstance(value, kinds):
             raise wrong_type(what, value, kinds[0], NoneType)
-
-
-def _by_client(client: HTTPClient) -> Connect:
-    if isinstance(client, httpx.AsyncClient):
-        return partial(HttpxExchange, partial(send_by_client, client))
-    from .httpx2_bridge import send_by_httpx2
-
-    return partial(HttpxExchange, partial(send_by_httpx2, client))
-
-
-def as_httpx(transport: HTTPTransport) -> httpx.AsyncBaseTransport:
-    """Return the transport as one of httpx's."""
-    if isinstance(transport, httpx.AsyncBaseTransport):
-        return transport
-    from .httpx2_bridge import Httpx2Transport
-
-    return Httpx2Transport(transport)
-
-
-def _by_transport(given: HTTPTransport) -> Connect:
-    transport = as_httpx(given)
-    # One that handles requests in its own way must be asked: a subclass, or what has replaced the
-    # method, may do anything there.
-    handler = getattr(transport.handle_async_request, "__func__", None)
-    if isinstance(transport, TrioTransport) and handler is HANDLE_REQUEST:
-        return partial(TrioExchange, transport.pool)
-    return partial(HttpxExchange, partial(send_by_transport, transport))

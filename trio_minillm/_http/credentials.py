@@ -8,11 +8,10 @@ one comes. The functions of the program that are asked run under the clock ``con
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from inspect import isawaitable
 from typing import Literal, TypeAlias
 
-import httpx
 import msgspec
 
 from .._types.credentials import (
@@ -28,6 +27,8 @@ from .._types.errors import CredentialsError
 from .exchange import Exchange, Outgoing, Response, ignore_progress
 from .roundtrip import CONNECTING, SENDING, OnProgress
 from .roundtrip import SENT as OUT
+from .transport_errors import ReadError
+from .urls import parsed
 
 STARTED, COMPLETE = "credentials.started", "credentials.complete"
 """The events around what the program's functions do, as a transport's are named."""
@@ -154,7 +155,7 @@ def _with_key(request: Outgoing, credentials: Credentials, answer: object) -> Ou
 
 
 def _to_sign(request: Outgoing) -> RequestToSign:
-    headers = {"host": _host(request.url), **_in_lower_case(request)}
+    headers = {"host": parsed(request.url).netloc.decode("ascii"), **_in_lower_case(request)}
     return RequestToSign(method=request.method, url=request.url, headers=headers, body=request.body)
 
 
@@ -171,11 +172,6 @@ def _in_lower_case(request: Outgoing) -> dict[str, str]:
 
 def _added(before: Outgoing, after: Outgoing) -> dict[str, str]:
     return {k: v for k, v in after.headers.items() if before.headers.get(k) != v}
-
-
-@lru_cache(maxsize=64)
-def _host(url: str) -> str:
-    return httpx.URL(url).netloc.decode("ascii")
 
 
 async def _called(
@@ -222,4 +218,4 @@ class SentOnce:
         elif event in (SENDING, OUT):
             self._is_out = True
         elif event == CONNECTING and self._is_out:
-            raise httpx.ReadError("the connection ended, and the request may have arrived")
+            raise ReadError("the connection ended, and the request may have arrived")

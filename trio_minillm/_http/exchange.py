@@ -14,15 +14,16 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-import httpx
 import msgspec
 import trio
 
 from .._types.errors import MiniLLMError
-from .failures import FOREIGN, host_of, map_error, safe_cause
+from .failures import foreign, host_of, map_error, safe_cause
 from .http1 import Headers
 from .proxies import name_proxy
 from .roundtrip import OnProgress
+from .status_phrases import phrase_of
+from .urls import URL
 
 if TYPE_CHECKING:  # loaded by the first response that needs it
     from .decompression import Decompressor
@@ -83,14 +84,14 @@ logs_responses: Callable[[], bool] = partial(_log.isEnabledFor, logging.INFO)
 
 
 def log_response(
-    method: str, url: httpx.URL, version: str, status: int, reason: str | None = None
+    method: str, url: URL, version: str, status: int, reason: str | None = None
 ) -> None:
     """Log a response as httpx does, under httpx's logger name, where no httpx client sends.
 
     Without a ``reason`` it has the status's registered phrase.
     """
     if logs_responses():
-        phrase = httpx.codes.get_reason_phrase(status) if reason is None else reason
+        phrase = phrase_of(status) if reason is None else reason
         _log.info('HTTP Request: %s %s "%s %d %s"', method, url, version, status, phrase)
 
 
@@ -102,7 +103,7 @@ def ignore_progress(event: str) -> None:
 
 
 class Body(Protocol):
-    """The body of a response, as it is on the wire. What it raises is one of `FOREIGN`."""
+    """The body of a response, as it is on the wire. What it raises is one of `foreign`."""
 
     @property
     def resumable(self) -> bool:
@@ -170,7 +171,7 @@ class Exchange(ABC):
 
     @abstractmethod
     def _send(self, request: Outgoing) -> Awaitable[Response]:
-        """Send the request and return the response, its body unread. Raises `FOREIGN`."""
+        """Send the request and return the response, its body unread. Raises one of `foreign`."""
 
     async def start(
         self,
@@ -191,7 +192,7 @@ class Exchange(ABC):
         headers, body = {}, b""
         try:
             response = await self._send(request)
-        except FOREIGN as exc:
+        except foreign() as exc:
             failure = name_proxy(exc, map_error(exc, begun=False, host=host_of(url)))
             cause = safe_cause(exc)
         else:
@@ -255,7 +256,7 @@ class Exchange(ABC):
         assert self._body is not None
         try:
             return self._body.receive_now()
-        except FOREIGN as exc:
+        except foreign() as exc:
             failure, cause = map_error(exc, begun=True), safe_cause(exc)
         raise failure from cause
 
@@ -273,7 +274,7 @@ class Exchange(ABC):
             if decompressor.plain:
                 self._decompressor = None
             return data
-        except FOREIGN as exc:
+        except foreign() as exc:
             failure, cause = map_error(exc, begun=True), safe_cause(exc)
         raise failure from cause
 
@@ -312,7 +313,7 @@ class Exchange(ABC):
     async def close(self) -> None:
         """Give the connection back, or close it. Bounded, also when cancelled; safe to call always."""
         if self._body is not None:
-            try:  # noqa: SIM105 - an object less for each request
+            try:  # `suppress` would be an object more for each request
                 await self._body.aclose()
-            except FOREIGN:
+            except foreign():
                 pass

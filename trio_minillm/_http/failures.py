@@ -1,4 +1,4 @@
-"""Errors of this library for those that httpx, a transport, TLS or the system raise.
+"""Errors of this library for those that a transport, httpx, TLS or the system raise.
 
 A transport tells little by itself ("all attempts to connect failed"); the reason stands in one of the
 errors that led to its own. All of them are looked at, so that the words are the same on every
@@ -11,10 +11,10 @@ import errno
 import re
 import socket
 import ssl
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 
-import httpx
 import trio
 
 from .._types.errors import (
@@ -28,17 +28,9 @@ from .._types.errors import (
     SendError,
     SendReason,
 )
-
-FOREIGN = (
-    httpx.HTTPError,
-    httpx.InvalidURL,
-    httpx.StreamError,
-    OSError,
-    trio.BrokenResourceError,
-    trio.ClosedResourceError,
-    UnicodeError,  # a host that is no name for IDNA
-)
-"""Exceptions that httpx, or a transport, may raise for a request that failed."""
+from . import transport_errors
+from .transport_errors import TransportError, in_httpx
+from .urls import parsed
 
 BAD_REDIRECT = "Invalid URL in location header"
 """Beginning of httpx's message for a redirect to an invalid address. httpx parses it even
@@ -81,19 +73,41 @@ _PASSING_TLS = ("EOF", "INTERNAL_ERROR", "USER_CANCEL", "BAD_RECORD_MAC", "CLOSE
 """Parts of the names of TLS's failures that are the connection's fault, or of the moment."""
 
 
-class NoAuthorities(httpx.ConnectError):
-    """The certificates of the authorities to trust can't be read."""
+NO_AUTHORITIES = (
+    "the trusted certificates can't be read: do SSL_CERT_FILE and SSL_CERT_DIR name them?"
+)
+"""Message of the `ConnectError` if the certificates of the authorities to trust can't be read."""
+
+
+def foreign() -> tuple[type[Exception], ...]:
+    """Return the exceptions that a transport, httpx's included, may raise for a request that failed."""
+    return (
+        *errors_named("TransportError", "HTTPError", "InvalidURL", "StreamError"),
+        OSError,
+        trio.BrokenResourceError,
+        trio.ClosedResourceError,
+        UnicodeError,  # a host that is no name for IDNA
+    )
+
+
+def errors_named(*names: str) -> tuple[type[Exception], ...]:
+    """Return the errors of these names, ours and httpx's. Where httpx is not loaded, nobody can have
+    raised one of its own.
+    """
+    homes = (transport_errors, sys.modules.get("httpx"))
+    return tuple(getattr(home, name) for home in homes for name in names if hasattr(home, name))
 
 
 def map_error(exc: Exception, *, begun: bool, host: str = "") -> MiniLLMError:
-    """Return the error of this library for one of `FOREIGN`; ``begun`` says a response had begun.
+    """Return the error of this library for one of `foreign`; ``begun`` says a response had begun.
 
     ``host`` is where the request was to go. The message quotes no bytes of the server's.
     """
-    if isinstance(exc, httpx.RemoteProtocolError) and BAD_REDIRECT in str(exc):
+    no_http = isinstance(exc, errors_named("RemoteProtocolError"))
+    if no_http and BAD_REDIRECT in str(exc):
         message = "the server redirects to an invalid address; not followed"
         return RefusedError(ErrorInfo(message=message, kind="invalid"))
-    if isinstance(exc, httpx.RemoteProtocolError) and not begun and "disconnect" not in str(exc):
+    if no_http and not begun and "disconnect" not in str(exc):
         # It did answer, and may have begun to work: asking again is not safe.
         fault = _without_quotes(exc).removeprefix("not HTTP: ")
         return ProtocolError(f"the response is not HTTP: {fault}")
@@ -118,7 +132,7 @@ def never_sent(error: MiniLLMError) -> bool:
     reason, cause = getattr(error, "reason", None), error.__cause__
     if not isinstance(error, SendError) or reason is None:
         return False
-    not_connected = isinstance(cause, httpx.ConnectError | httpx.UnsupportedProtocol)
+    not_connected = isinstance(cause, errors_named("ConnectError", "UnsupportedProtocol"))
     return not_connected or (cause is None and reason == "address")
 
 
@@ -127,8 +141,8 @@ def explain(exc: BaseException) -> tuple[SendReason | None, str]:
 
     The words are empty where they tell no more than the error itself.
     """
-    if isinstance(exc, NoAuthorities):
-        return "certificate", str(exc)
+    if str(exc) == NO_AUTHORITIES:
+        return "certificate", NO_AUTHORITIES
     causes = list(_causes(exc))
     numbers = set(map(_number, causes))
     for number in OUT_OF_FILES:
@@ -149,7 +163,7 @@ def explain(exc: BaseException) -> tuple[SendReason | None, str]:
     for number, told in _SYSTEM.items():
         if number in numbers:
             return told
-    wrong = isinstance(exc, httpx.InvalidURL | httpx.UnsupportedProtocol)
+    wrong = isinstance(exc, errors_named("InvalidURL", "UnsupportedProtocol"))
     return ("address" if wrong else None), ""
 
 
@@ -202,7 +216,7 @@ def _causes(exc: BaseException) -> Iterator[BaseException]:
 def _without_quotes(exc: Exception) -> str:
     """Return a transport's message without the bytes from the server that h11 quotes behind it."""
     text = str(exc)
-    quotes = isinstance(exc, httpx.RemoteProtocolError)
+    quotes = isinstance(exc, errors_named("RemoteProtocolError"))
     return re.split(r"[:,]? *(?:bytearray\(|b['\"])", text)[0] if quotes else text
 
 
@@ -214,11 +228,14 @@ def safe_cause(exc: Exception) -> Exception | None:
     """
     for one in _causes(exc):
         one.__traceback__ = None
-    return None if isinstance(exc, httpx.RemoteProtocolError | httpx.InvalidURL) else exc
+    if isinstance(exc, errors_named("RemoteProtocolError", "InvalidURL")):
+        return None
+    # Only a program that has imported httpx can look for its errors, and then it finds them.
+    return in_httpx(exc) if isinstance(exc, TransportError) and "httpx" in sys.modules else exc
 
 
 def host_of(url: str) -> str:
     """Return the host and port of a URL as an error may show them; empty if it has none."""
-    with suppress(httpx.InvalidURL, UnicodeError, TypeError):
-        return httpx.URL(url).netloc.decode("ascii", "replace")[:200]
+    with suppress(*foreign(), TypeError):
+        return parsed(url).netloc.decode("ascii", "replace")[:200]
     return ""

@@ -11,9 +11,9 @@ import httpx
 import trio
 
 from .exchange import Body, Exchange, Outgoing, Response, log_response
-from .failures import BAD_REDIRECT, FOREIGN
-from .roundtrip import SENT_MORE, OnProgress, Roundtrip, Trace
-from .transport import BODY, WholeBody
+from .failures import BAD_REDIRECT, foreign
+from .roundtrip import SENT_MORE, OnProgress, Trace
+from .transport import BODY, TrioBody, WholeBody
 
 PIECES_IN_A_READ = 16_384
 """More HTTP chunks than can lie in one read of 64 KiB, since each takes 6 bytes at least."""
@@ -173,8 +173,8 @@ def _body_of(response: httpx.Response) -> Body:
     4 KiB and a prompt: a stream may last for hours.
     """
     body = response.extensions.get(BODY)
-    if isinstance(body, Roundtrip):
-        return body
+    if isinstance(body, TrioBody):
+        return body.roundtrip
     return _IteratedBody(response) if body is None else _WrappedBody(body)
 
 
@@ -231,7 +231,7 @@ class _IteratedBody(_HttpxBody):
         """Close it, shielded from cancellation, within `CLOSE_SECONDS`."""
         with trio.CancelScope(shield=True) as bound:
             bound.deadline = trio.current_time() + CLOSE_SECONDS
-            with suppress(*FOREIGN):
+            with suppress(*foreign()):
                 if not self.ended and isinstance(self._pieces, AsyncGenerator):
                     await self._unwind()
                 await self._close_response()
@@ -243,7 +243,7 @@ class _IteratedBody(_HttpxBody):
         the others to the garbage collector (ResourceWarnings, clean-up in a foreign task). A
         read that is cancelled at the socket ends them all in order, so make one.
         """
-        with trio.CancelScope() as scope, suppress(StopAsyncIteration, *FOREIGN):
+        with trio.CancelScope() as scope, suppress(StopAsyncIteration, *foreign()):
             scope.cancel()
             for _ in range(PIECES_IN_A_READ):  # what was read already comes out first
                 await anext(self._pieces)

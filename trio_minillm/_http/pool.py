@@ -30,17 +30,18 @@ import ssl
 from collections import OrderedDict
 from collections.abc import Callable
 
-import httpx
 import msgspec
 import trio
 
 from .._types.checks import check_count, check_seconds, check_type
 from .connection import READ_BYTES, Connection, Origin
 from .dialing import Tell, dial
-from .failures import NoAuthorities, explain
+from .failures import NO_AUTHORITIES, explain
 from .gate import Gate
 from .http1 import ResponseParser
 from .lookup import Resolver
+from .tls import create_context
+from .transport_errors import ConnectError
 
 MAX_IDLE = 256
 """Connections kept for later requests, to all origins together; the oldest are closed first."""
@@ -76,7 +77,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
 class ConnectionPool:
     """A pool of HTTP/1.1 connections, with as many slots for requests as connections are allowed.
 
-    ``verify`` is httpx's: True, False, or an ``ssl.SSLContext``. There is one buffer for the reads
+    ``verify`` is that of `create_context`. There is one buffer for the reads
     of all connections: parsers copy what they keep.
 
     Its 17 attributes are options, what it holds, and its counts.
@@ -173,7 +174,7 @@ class ConnectionPool:
         """Make a new connection. ``server_name`` is the certificate's, if not the origin's host;
         ``tell`` is told when it waits in line, for other connections or for a look-up of the name.
 
-        Raises `httpx.ConnectError`. Cancelled, it leaves no connection behind.
+        Raises `ConnectError`. Cancelled, it leaves no connection behind.
         """
         gate = self._gates.get(origin)
         if gate is None:
@@ -201,7 +202,7 @@ class ConnectionPool:
             if self.wrap is not None:
                 sock = self.wrap(sock)
         except (OSError, UnicodeError) as exc:  # UnicodeError: no name that DNS could have
-            raise httpx.ConnectError(str(exc)) from exc
+            raise ConnectError(str(exc)) from exc
         connection = Connection(origin, sock, self._buffer)
         self._opened += 1
         self._active.add(connection)
@@ -217,7 +218,7 @@ class ConnectionPool:
             self._sessions.pop((origin, server_name or host), None)
             self.release(connection, keep=False)
             if isinstance(exc, OSError | ValueError):
-                raise httpx.ConnectError(str(exc)) from exc
+                raise ConnectError(str(exc)) from exc
             raise
         return connection
 
@@ -263,13 +264,11 @@ class ConnectionPool:
     def _tls_context(self) -> ssl.SSLContext:
         if self._context is None:
             try:
-                self._context = httpx.create_ssl_context(verify=self._verify)
+                self._context = create_context(self._verify)
             except OSError as exc:
                 if explain(exc)[0] == "open_files":
                     raise
-                raise NoAuthorities(
-                    "the trusted certificates can't be read: do SSL_CERT_FILE and SSL_CERT_DIR name them?"
-                ) from exc
+                raise ConnectError(NO_AUTHORITIES) from exc
             if not isinstance(self._verify, ssl.SSLContext):  # else it is the caller's
                 self._context.set_alpn_protocols(["http/1.1"])
         return self._context

@@ -25,15 +25,19 @@ import fnmatch
 import ipaddress
 import os
 import re
+import sys
 from contextlib import suppress
-from typing import TypeAlias
-from urllib.request import getproxies
+from typing import TYPE_CHECKING, TypeAlias
 
-import httpx
 import msgspec
 
 from .._types.errors import ErrorInfo, ErrorKind, MiniLLMError, RefusedError
 from .._types.hosts import ip_address, is_this_machine
+from .failures import errors_named
+from .status_phrases import phrase_of
+
+if TYPE_CHECKING:  # loaded where the environment names a proxy
+    import httpx
 
 UNSPECIFIED = ("0.0.0.0", "::")  # noqa: S104 - asked, not listened at
 """Addresses that servers print when they listen everywhere; asked, they are this machine as well."""
@@ -76,8 +80,7 @@ class Proxies:
     """
 
     def __init__(self) -> None:
-        # On macOS and Windows these are the system's, where the environment has none.
-        found = getproxies()
+        found = _settings()
         self._by_scheme: dict[str, tuple[str, str]] = {}
         for scheme in _PORTS:
             for name in (scheme, "all"):
@@ -100,6 +103,8 @@ class Proxies:
         Raises ``ValueError`` where the environment decides it, and can't be understood; the message
         does not repeat a proxy's address, which may have a password.
         """
+        import httpx
+
         try:
             url = httpx.URL(address)
         except httpx.InvalidURL:
@@ -115,6 +120,17 @@ class Proxies:
         return _parsed(*self._by_scheme[url.scheme])
 
 
+def _settings() -> dict[str, str]:
+    """Return the proxies of the environment; on macOS and Windows the system's, where it has none."""
+    if sys.platform not in ("darwin", "win32") and not any(
+        name.lower().endswith("_proxy") for name in os.environ
+    ):
+        return {}
+    from urllib.request import getproxies  # slow to import
+
+    return getproxies()
+
+
 def _variable(name: str) -> str:
     """Return the environment variable that `getproxies` found under a name."""
     there = [key for key, value in os.environ.items() if key.lower() == f"{name}_proxy" and value]
@@ -123,6 +139,8 @@ def _variable(name: str) -> str:
 
 def _parsed(variable: str, value: str) -> Proxy:
     """Return a proxy by its address. Raises ``ValueError``, which does not repeat the address."""
+    import httpx
+
     try:
         url = httpx.URL(value if "://" in value else f"http://{value}")
     except httpx.InvalidURL:
@@ -186,6 +204,8 @@ def _exception(entry: str) -> _Exception:
             plain = re.sub(r"[\[\]]", "", host)
             network = ipaddress.ip_network(plain, strict=False)
         if not host.isascii():
+            import httpx
+
             with suppress(httpx.InvalidURL):
                 host = httpx.URL(f"http://{host}").raw_host.decode("ascii")
         if network is not None or (re.fullmatch(_NAME, host) and host.strip(".")):
@@ -205,7 +225,9 @@ def name_proxy(exc: Exception, error: MiniLLMError) -> MiniLLMError:
     """
     notes = [note for note in getattr(exc, "__notes__", ()) if note.startswith(THROUGH)]
     through = "".join(f", {note}" for note in notes[:1])
-    status = re.match(r"[345]\d\d\b", str(exc)) if isinstance(exc, httpx.ProxyError) else None
+    status = (
+        re.match(r"[345]\d\d\b", str(exc)) if isinstance(exc, errors_named("ProxyError")) else None
+    )
     if status is None:
         said = f"{error}{through}"
         if notes and getattr(error, "reason", None) in _PROXYS_OWN:
@@ -214,7 +236,7 @@ def name_proxy(exc: Exception, error: MiniLLMError) -> MiniLLMError:
         error.args = (said,)
         return error
     code = int(status[0])
-    phrase = httpx.codes.get_reason_phrase(code)  # the proxy's own may repeat its password
+    phrase = phrase_of(code)  # the proxy's own may repeat its password
     message = f"the proxy does not connect to the server: {phrase or 'no reason is given'}{through}"
     return RefusedError(ErrorInfo(message=message, kind=_kind(code), status=code))
 

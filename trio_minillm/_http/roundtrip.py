@@ -2,7 +2,7 @@
 
 Guarantees: cancelled at any checkpoint, a request leaves no socket, no slot and no task behind. Its
 connection goes to another request only if the request was sent, the response was whole, and nothing
-came behind it. Errors are httpx's.
+came behind it. Errors are those of ``transport_errors``.
 
 A server may answer before it has the whole request. What happens then:
 
@@ -23,7 +23,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
 from typing import Any, TypeAlias, TypeVar, TypeVarTuple, Unpack
 
-import httpx
 import msgspec
 import trio
 from trio.lowlevel import checkpoint
@@ -39,6 +38,16 @@ from .http1 import (
     request_head,
 )
 from .pool import ConnectionPool
+from .transport_errors import (
+    ConnectTimeout,
+    LocalProtocolError,
+    PoolTimeout,
+    ReadError,
+    ReadTimeout,
+    RemoteProtocolError,
+    TransportError,
+    WriteTimeout,
+)
 
 DIED_IDLE_SECONDS = 1.0
 """Seconds after a request went out on a connection that was used before. If the connection ends
@@ -58,9 +67,6 @@ SENDING = "http11.send_request_headers.started"
 SENT_MORE, SENT = "http11.send_request_body.progress", "http11.send_request_body.complete"
 """Trace events: more of the request is out, or all of it. The first is not one of httpcore's."""
 
-_PORTS = {"http": 80, "https": 443}
-"""Schemes that there is a transport for, and the ports that they have by default."""
-
 Trace: TypeAlias = Callable[[str, Mapping[str, Any]], Awaitable[None]]
 """Async function that is told trace events; httpx's extension ``trace``."""
 
@@ -74,19 +80,12 @@ _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
 
 
-def origin_of(url: httpx.URL) -> Origin:
-    """Return where a connection for the URL must lead. Raises `httpx.UnsupportedProtocol`."""
-    if url.scheme not in _PORTS or not url.host:
-        raise httpx.UnsupportedProtocol(f"no transport for {url.scheme or 'no scheme'}://")
-    return (url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme])
-
-
 def encode_head(method: str, target: bytes, headers: Headers) -> RequestHead:
-    """Encode the head of a request. Raises `httpx.LocalProtocolError` for an unsafe one."""
+    """Encode the head of a request. Raises `LocalProtocolError` for an unsafe one."""
     try:
         return request_head(method.encode("ascii"), target, headers)
     except (BadRequest, UnicodeEncodeError) as exc:
-        raise httpx.LocalProtocolError(str(exc)) from exc
+        raise LocalProtocolError(str(exc)) from exc
 
 
 class WireRequest(msgspec.Struct, kw_only=True):
@@ -152,7 +151,7 @@ class Roundtrip:
     async def start(self, request: WireRequest) -> ResponseHead:
         """Send the request and return the response's head, which may come before all is sent.
 
-        Raises httpx's errors, ``RuntimeError`` if the pool was closed, and what the body's pieces
+        Raises `TransportError`, ``RuntimeError`` if the pool was closed, and what the body's pieces
         or the trace function raise. Nothing of the request is kept, but for what is still to be
         sent.
         """
@@ -173,7 +172,7 @@ class Roundtrip:
                     tired = head.status == 408 and not self._parser.reusable
                     if not (tired and self._may_repeat(connection, request)):
                         return head
-                except (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError):
+                except (ReadError, RemoteProtocolError):
                     if self._parser.begun or not self._may_repeat(connection, request):
                         raise
                 self._connection = None
@@ -187,9 +186,7 @@ class Roundtrip:
 
     async def _wait_for_slot(self, request: WireRequest) -> None:
         await request.tell("connection_pool.wait.started")
-        await _within(
-            request.timeouts.get("pool"), httpx.PoolTimeout, self._pool.wait_for_slot, self
-        )
+        await _within(request.timeouts.get("pool"), PoolTimeout, self._pool.wait_for_slot, self)
         self._has_slot = True  # at once: telling of it may fail, or be cancelled
         await request.tell("connection_pool.wait.complete")
         self._pool.check_open()
@@ -248,7 +245,7 @@ class Roundtrip:
                 # A body of one piece can be sent again; to keep more could take any memory.
                 request.body = piece if count == len(piece) == length else None
                 if length is not None and count > length:
-                    raise httpx.LocalProtocolError("Too much data for declared Content-Length")
+                    raise LocalProtocolError("Too much data for declared Content-Length")
                 data = piece if length is not None else b"%x\r\n%s\r\n" % (len(piece), piece)
                 if piece and not await self._put(
                     connection, request, waiting + data, last=count == length
@@ -259,7 +256,7 @@ class Roundtrip:
             if isinstance(pieces, AsyncGenerator):
                 await pieces.aclose()
         if length is not None and count < length:
-            raise httpx.LocalProtocolError("Too little data for declared Content-Length")
+            raise LocalProtocolError("Too little data for declared Content-Length")
         ending = b"0\r\n\r\n" if length is None else b""
         if waiting or ending:
             await self._put(connection, request, waiting + ending, last=True)
@@ -290,7 +287,7 @@ class Roundtrip:
             left = None if seconds is None else moved_at + seconds - trio.current_time()
             full = sum(map(len, parser.pieces)) >= AHEAD_BYTES
             wait = connection.wait_to_send if full else connection.wait_to_read_or_send
-            await _within(left, httpx.WriteTimeout, wait)
+            await _within(left, WriteTimeout, wait)
             if not full and self._read_now(connection) and parser.head:
                 if not 200 <= parser.status < 300:
                     connection.stop_sending()
@@ -313,7 +310,7 @@ class Roundtrip:
     async def receive(self) -> bytes:
         """Return the next bytes of the body, ``b""`` at its end. Cancelled, it has lost nothing.
 
-        Raises httpx's errors.
+        Raises `TransportError`.
         """
         while True:
             data = self._taken()
@@ -322,21 +319,21 @@ class Roundtrip:
             assert self._connection is not None
             try:
                 await self._read(self._connection)
-            except httpx.TransportError:
+            except TransportError:
                 self.end()
                 raise
 
     def receive_now(self) -> bytes | None:
         """Return what `receive` would, without waiting; None if nothing of the body is there.
 
-        It reads once at the most. Raises httpx's errors.
+        It reads once at the most. Raises `TransportError`.
         """
         connection = self._connection
         if connection is not None and not self._parser.pieces and not self._parser.complete:
             try:
                 if not self._read_now(connection):
                     return None
-            except httpx.TransportError:
+            except TransportError:
                 self.end()
                 raise
         return self._taken()
@@ -399,9 +396,9 @@ class Roundtrip:
                     if seconds is None:
                         await wait()
                     else:
-                        await _within(seconds, httpx.ReadTimeout, wait)
+                        await _within(seconds, ReadTimeout, wait)
                 except OSError as exc:
-                    raise httpx.ReadError(str(exc)) from exc
+                    raise ReadError(str(exc)) from exc
             if self._read_now(connection):
                 return
 
@@ -415,9 +412,9 @@ class Roundtrip:
             if there is False:
                 parser.feed_end()
         except OSError as exc:
-            raise httpx.ReadError(str(exc)) from exc
+            raise ReadError(str(exc)) from exc
         except BadResponse as exc:
-            raise httpx.RemoteProtocolError(str(exc)) from exc
+            raise RemoteProtocolError(str(exc)) from exc
         return there is not None
 
     # -- the end ---------------------------------------------------------------------------
@@ -462,10 +459,10 @@ class _ConnectClock:
             self._waiting, self.scope.deadline = False, now + self._left
         await self._request.tell(event)
 
-    def error(self) -> httpx.TimeoutException:
+    def error(self) -> TransportError:
         """Return the error of the clock that has run out."""
         name = "pool" if self._waiting else "connect"
-        kind = httpx.PoolTimeout if self._waiting else httpx.ConnectTimeout
+        kind = PoolTimeout if self._waiting else ConnectTimeout
         return kind(_timed_out(_seconds(self._request, name)))
 
 
@@ -481,7 +478,7 @@ def _timed_out(seconds: float) -> str:
 
 async def _within(
     seconds: float | None,
-    error: type[httpx.TimeoutException],
+    error: type[TransportError],
     do: Callable[[Unpack[_Args]], Awaitable[_T]],
     *args: *_Args,
 ) -> _T:

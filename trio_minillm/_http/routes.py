@@ -35,7 +35,7 @@ class Routes:
         self._proxies.proxy_for(address)
 
     async def send(self, request: Outgoing) -> Response:
-        """Send a request on its route. Raises ``FOREIGN``, and ``ValueError`` as `check` does."""
+        """Send a request on its route. Raises one of `foreign`, and ``ValueError`` as `check` does."""
         proxy = self._proxies.proxy_for(request.url)
         if proxy is None:
             return await send_on(self._pool, request)

@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator
 import httpx
 from trio.lowlevel import checkpoint
 
+from .http1 import ResponseHead
 from .pool import KEEPALIVE_EXPIRY, MAX_IDLE, ConnectionPool, Statistics
-from .roundtrip import Roundtrip, WireRequest, encode_head, origin_of
+from .roundtrip import Roundtrip, WireRequest, encode_head
+from .transport_errors import TransportError, in_httpx
+from .urls import origin_of
 
 BODY = "trio_minillm.body"
-"""Name of the response extension that holds the body: a `Roundtrip`, or an object that wraps one.
+"""Name of the response extension that holds the body: a `TrioBody`, or an object that wraps one.
 Its ``receive`` and ``aclose`` read and close it without the generators that httpx puts around it."""
 
 
@@ -64,22 +67,19 @@ class TrioTransport(httpx.AsyncBaseTransport):
         """
         self.pool.check_open()
         body = Roundtrip(self.pool)
-        head = await body.start(_wire_request(request))
-        return httpx.Response(
-            head.status,
-            headers=head.headers,
-            stream=_Stream(body),
-            extensions={
-                "http_version": b"HTTP/" + head.version.encode(),
-                # httpx logs the phrase, and a server can put anything into its own: the key, say.
-                "reason_phrase": httpx.codes.get_reason_phrase(head.status).encode(),
-                BODY: body,
-            },
-        )
+        try:
+            head = await body.start(_wire_request(request))
+        except TransportError as exc:
+            raise in_httpx(exc) from exc.__cause__
+        return _response(head, TrioBody(body))
+
+
+HANDLE_REQUEST = TrioTransport.handle_async_request
+"""The method as it was defined: a program may put another in its place, on a class or an object."""
 
 
 def _wire_request(request: httpx.Request) -> WireRequest:
-    """Return what a request of httpx's puts on the wire. Raises httpx's errors."""
+    """Return what a request of httpx's puts on the wire. Raises `TransportError`."""
     origin = origin_of(request.url)
     extensions = request.extensions
     target = extensions.get("target", request.url.raw_path)
@@ -99,6 +99,20 @@ def _wire_request(request: httpx.Request) -> WireRequest:
     )
 
 
+def _response(head: ResponseHead, body: TrioBody) -> httpx.Response:
+    return httpx.Response(
+        head.status,
+        headers=head.headers,
+        stream=body,
+        extensions={
+            "http_version": b"HTTP/" + head.version.encode(),
+            # httpx logs the phrase, and a server can put anything into its own: the key, say.
+            "reason_phrase": httpx.codes.get_reason_phrase(head.status).encode(),
+            BODY: body,
+        },
+    )
+
+
 class WholeBody(httpx.AsyncByteStream):
     """A request's body that is known as a whole, so that it can be sent twice."""
 
@@ -106,20 +120,32 @@ class WholeBody(httpx.AsyncByteStream):
         self.data: bytes = data
 
 
-class _Stream(httpx.AsyncByteStream):
+class TrioBody(httpx.AsyncByteStream):
     """The body of a response as httpx iterates it; no generator, which could be left unfinished."""
 
-    def __init__(self, body: Roundtrip) -> None:
-        self._body = body
+    def __init__(self, roundtrip: Roundtrip) -> None:
+        self.roundtrip: Roundtrip = roundtrip
+        """The body itself, whose errors are not httpx's."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        data = await self._body.receive()
+        data = await self.receive()
         if not data:
             raise StopAsyncIteration
         return data
 
+    async def receive(self) -> bytes:
+        """Return the next bytes, ``b""`` at the end. Cancelled, it has lost nothing.
+
+        Raises httpx's errors.
+        """
+        try:
+            return await self.roundtrip.receive()
+        except TransportError as exc:
+            raise in_httpx(exc) from exc.__cause__
+
     async def aclose(self) -> None:
-        self._body.end()
+        """End the request."""
+        self.roundtrip.end()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import mimetypes
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,6 +18,8 @@ def media_fields(source: Source, media_type: str | None) -> dict[str, Any]:
     ``None``. Raises ``TypeError`` for a source of another type, ``ValueError`` for a string that
     is not a URL or not base64, and `OSError` if the file can't be read.
     """
+    import mimetypes  # most programs send no media
+
     if isinstance(source, str):
         if source.startswith("data:"):
             head, _, body = source[5:].partition(",")

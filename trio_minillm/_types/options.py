@@ -9,7 +9,6 @@ import math
 import re
 from datetime import UTC
 from decimal import Decimal
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -241,6 +240,8 @@ _PER_SECOND = {"ms": 1000.0, **dict.fromkeys(("s", "sec", "second", "seconds"), 
 
 def _until(date: str, now: float) -> float:
     """Return the seconds until an HTTP date: 0 if it is past, -1 if it is not a date."""
+    from email.utils import parsedate_to_datetime  # slow to import, and rarely needed
+
     try:
         moment = parsedate_to_datetime(date)
         if moment.tzinfo is None:

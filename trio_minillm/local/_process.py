@@ -12,12 +12,14 @@ import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-import httpx
 import trio
 
 from .._types.errors import MiniLLMError
+
+if TYPE_CHECKING:  # loaded by whoever opens a server
+    import httpx
 
 STOP_GRACE = 3.0
 """Seconds that the child has to exit by itself before it is killed. It exits within
@@ -87,6 +89,8 @@ class ServerProcess:
 
     async def slots(self) -> Slots:
         """Ask the server for its slots. Raises `LocalModelError` if it does not answer."""
+        import httpx
+
         try:
             answer = await self._http.get(f"{self.address}/slots")
             answer.raise_for_status()

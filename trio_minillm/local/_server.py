@@ -12,9 +12,8 @@ import secrets
 import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import httpx
 import trio
 from msgspec.structs import replace
 
@@ -23,6 +22,9 @@ from ..providers import Model
 from ..providers._models import anthropic, compatible, openai_responses, text_completions
 from ._process import LocalModelError, ServerProcess, Slots, open_process
 from ._settings import find_model, identity_of, server_settings
+
+if TYPE_CHECKING:  # loaded with the first server
+    import httpx
 
 Wire = Literal["openai", "openai-responses", "anthropic", "text"]
 """A wire format of the server: OpenAI chat completions or Responses, Anthropic Messages, or text
@@ -184,6 +186,8 @@ def _check_wire(wire: Wire) -> None:
 
 def _http_client(key: str) -> httpx.AsyncClient:
     """Return a client for the server's own endpoints, without proxy and without keep-alive."""
+    import httpx
+
     return httpx.AsyncClient(
         headers={"authorization": f"Bearer {key}", "connection": "close"},
         timeout=30.0,

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-import httpx
-
 from ..providers import Model
 
 CountPrompt: TypeAlias = Callable[[Mapping[str, Any]], int | None]
@@ -23,6 +21,8 @@ def prompt_counter(model: Model) -> Iterator[CountPrompt]:
     """Give a function that counts as a local model's server does, template and tools included, for
     the length of the block. It blocks: it is for worker threads.
     """
+    import httpx
+
     url = f"{model.base_url}/chat/completions/input_tokens"
     headers = {"authorization": f"Bearer {model.api_key}"}
     # There is no TLS on this address, and loading certificates takes a while.

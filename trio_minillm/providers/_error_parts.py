@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
@@ -208,6 +207,8 @@ def time_left(levels: Levels, date: str) -> float | None:
     at = max((t for t in times if isinstance(t, int) and 1e9 < t < 1e10), default=None)
     if at is None:
         return None
+    from email.utils import parsedate_to_datetime  # slow to import, and rarely needed
+
     try:
         left = at - parsedate_to_datetime(date).timestamp()
     except (ValueError, TypeError, OverflowError):

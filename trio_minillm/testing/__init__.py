@@ -13,15 +13,15 @@ tests run on `trio.testing.MockClock` without a real second passing::
 and `check_stream` check that an implementation keeps its contract.
 """
 
+from typing import TYPE_CHECKING
+
+from .._types.later import loader
 from . import faults
 from ._answer_parts import AnswerPart, reasoning, tool_call
-from ._check_provider import check_provider
 from ._check_stream import check_stream
-from ._check_transport import check_transport
 from ._events import answer, decode, json_reply, model, resumable, settlement
 from ._loopback_connection import Connection
 from ._loopback_server import LoopbackServer, serve
-from ._recording import Recording, record
 from ._replay import replay
 from ._responses_answers import responses_events
 from ._script import (
@@ -37,7 +37,6 @@ from ._script import (
     reset,
     wire,
 )
-from ._scripted_transport import ScriptedTransport
 from ._wire_answers import (
     anthropic_events,
     gemini_events,
@@ -45,6 +44,24 @@ from ._wire_answers import (
     sse,
     text_events,
 )
+
+if TYPE_CHECKING:
+    from ._check_provider import check_provider
+    from ._check_transport import check_transport
+    from ._recording import Recording, record
+    from ._scripted_transport import ScriptedTransport
+else:
+    # These import httpx, which the command ``serve`` and its like have no use for.
+    _LATER = {
+        "Recording": "_recording",
+        "ScriptedTransport": "_scripted_transport",
+        "check_provider": "_check_provider",
+        "check_transport": "_check_transport",
+        "record": "_recording",
+    }
+
+    __getattr__, __dir__ = loader(__name__, _LATER)
+
 
 __all__ = [
     "AnswerPart",

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import httpx
 import trio
 
-from .._http.connector import HTTPTransport, as_httpx
+from .._http.brought import HTTPTransport, as_httpx
 from ._loopback_server import LoopbackServer, serve
 from ._script import Answer, Reply, ServedRequest, hang, raw, reply
 from ._wire_answers import openai_events

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import httptools
-import httpx
 import msgspec
 import trio
 
+from .._http.failures import errors_named
 from ._events import json_reply
 from ._script import Forever, Reply, ServedRequest, Step, eof, half_close, hang, wire
 
@@ -161,7 +161,7 @@ class ConnectionHandler:
         elif step is half_close:
             await self._socket.send_eof()
             await trio.sleep_forever()
-        elif step is eof or isinstance(step, httpx.RemoteProtocolError):
+        elif step is eof or isinstance(step, errors_named("RemoteProtocolError")):
             await self._end()
             return False
         else:

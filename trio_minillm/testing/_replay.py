@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import httpx
 import msgspec
 
 from ._script import Reply, ServedRequest, Step, eof, hang, reset
@@ -127,6 +126,8 @@ def _reply_of(lines: list[_Line], speed: float) -> Reply:
 
 
 def _error(name: str) -> Exception:
+    import httpx
+
     kind = getattr(httpx, name, None)
     if isinstance(kind, type) and issubclass(kind, httpx.TransportError):
         return kind("the recorded connection failed")

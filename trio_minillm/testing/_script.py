@@ -12,7 +12,6 @@ from http import HTTPStatus
 from typing import Any, Final, Literal, Self, TypeAlias, get_args
 from urllib.parse import parse_qs
 
-import httpx
 import msgspec
 
 from .._types.checks import check_type, wrong_type
@@ -364,6 +363,8 @@ def head_bytes(http: str, status: int, headers: Mapping[str, str]) -> bytes:
 
 def failure_of(step: Step) -> Exception | BaseException | None:
     """Return the error of a client if the step ends the connection inside a body, or None."""
+    import httpx
+
     if step is reset:
         return httpx.ReadError("connection reset by the script")
     if step is eof or step is half_close:

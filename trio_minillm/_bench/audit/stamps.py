@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING
 
 from ..._batch.histogram import Histogram
 from ..._http.proxies import Proxies
-from ..._http.transport import TrioTransport
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
+
+    from ..._http.transport import TrioTransport
 
 MAX_READS = 10_000
 """Newest reads whose lags are known: more than a consumer is ever behind."""
@@ -165,6 +166,8 @@ async def open_stamped_transport(lags: Lags) -> AsyncIterator[TrioTransport | No
     if Proxies():
         yield None
         return
+    from ..._http.transport import TrioTransport  # which imports httpx
+
     transport = TrioTransport()
     transport.pool.wrap = lags.wrap
     try:

@@ -20,7 +20,7 @@ from ..._types.options import Retry
 from ..._types.response import CompletionResponse
 from ...providers import Model
 from ...providers._models import compatible
-from ...testing import ScriptedTransport, hang, replay
+from ...testing import hang, replay
 from ...testing._events import wire_of
 from ...testing._script import ServedRequest
 from .collected import PromptError, Shape
@@ -33,6 +33,8 @@ async def recorded_shapes(path: Path) -> list[Shape]:
 
     Raises `PromptError` for a recording that can't be read, or has none such.
     """
+    from ...testing import ScriptedTransport  # which imports httpx
+
     try:
         replies = replay(path, speed=math.inf)
     except ValueError as exc:
