@@ -75,9 +75,6 @@ class Repeats(RepeatFilter):
         """
         if self._openings or (chunk.block is not None and _has_opening(chunk)):
             self._compare_with_opening(chunk)
-        self._add(chunk)
-
-    def _add(self, chunk: StreamChunk) -> None:
         said, choice = self._said, chunk.choice
         if chunk.delta:  # almost every time
             said.add((choice, "delta"))
@@ -109,9 +106,8 @@ class Repeats(RepeatFilter):
             if (chunk.delta or chunk.reasoning) and in_message(data):
                 self._shorten(chunk)
                 silent = False
-                continue
-            if has_content(chunk):
-                self._add(chunk)
+            elif has_content(chunk):
+                self._said.update([(chunk.choice, kind) for kind in kinds_of(chunk)])
                 silent = False
         if silent and data.find(MESSAGE) >= 0 and any(c.finish_reason for c in chunks):
             with suppress(MiniLLMError, *MALFORMED):
