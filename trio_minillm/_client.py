@@ -561,9 +561,16 @@ class Client:
         bounds: Bounds | None = None,
         price: TokenPrice | None = None,
         meta: Any = None,
-        **more: Any,
+        extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        expect_usage: bool | None = None,
+        lenient: bool = False,
+        raw: bool = False,
+        **params: Any,
     ) -> Prepared:
         """Check all that `stream` takes and make the request, with the client's defaults."""
+        # The options are named here, since Python compares a keyword that goes into ``params`` with
+        # each name before it, letter by letter.
         model = with_price(model, price)
         if timeouts is not None:
             check_option("timeouts", timeouts, Timeouts)
@@ -572,7 +579,7 @@ class Client:
         if bounds is not None:
             check_option("bounds", bounds, Bounds)
         self._bookkeeper.remember(model)
-        self.ledger.check(_merged(self._meta, meta))
+        self._bookkeeper.ledger.check(_merged(self._meta, meta))
         prepared = prepare(
             model,
             messages,
@@ -580,7 +587,12 @@ class Client:
             timeouts=timeouts or self._timeouts,
             retry=retry or self._retry,
             bounds=bounds or self._bounds,
-            **more,
+            extra=extra,
+            headers=headers,
+            expect_usage=expect_usage,
+            lenient=lenient,
+            raw=raw,
+            **params,
         )
         self._check_address(prepared.url)
         return prepared

@@ -549,6 +549,14 @@ def assert_read_alike(raw: dict[str, Any], wire: str = "openai") -> None:
         assert read == fields(reader(raw))
 
 
+@pytest.mark.parametrize("made", [0, 5])
+@pytest.mark.parametrize("prompt", [{}, {"input_tokens": 0}, {"cache_read_input_tokens": 4}])
+def test_a_prompt_of_no_tokens_is_none_that_is_absent(prompt: dict[str, int], made: int) -> None:
+    raw = {**prompt, "output_tokens": made}
+    assert_read_alike(raw, "anthropic")
+    assert ((anthropic_usage(raw).doubts or {}) != {}) is (prompt == {"input_tokens": 0})
+
+
 @pytest.mark.parametrize("raw", [NULLS, {}, {"queue_time": 1.5}])
 def test_an_object_that_says_nothing_is_no_usage(raw: dict[str, Any]) -> None:
     assert openai_usage(raw).empty

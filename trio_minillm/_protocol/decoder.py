@@ -310,8 +310,8 @@ class ChunkDecoder:
         """
         if self._raw or self._doubt or self._halves or data[:1] not in _OPENING:
             return None
-        # Few events have a backslash, and one byte is found in a tenth of the time.
-        if len(data) > LONG_TEXT or (data.find(b"\\") >= 0 and _may_have_half(data)):
+        # Few events have a backslash, and a partition finds one in half of the time of `find`.
+        if len(data) > LONG_TEXT or (data.partition(b"\\")[1] and _may_have_half(data)):
             return None
         try:
             parsed = (
@@ -327,7 +327,7 @@ class ChunkDecoder:
         if type(parsed) is StreamChunk and not (parsed.elsewhere or parsed.unread):
             says = parsed.delta or has_content(parsed)
             reason = parsed.finish_reason
-            if not (says or reason) or data.find(MESSAGE) < 0:
+            if not (says or reason) or not data.partition(MESSAGE)[1]:
                 if says or (parsed.block is not None and not self._filters_itself):
                     try:
                         self._repeats.note(parsed)
@@ -335,7 +335,8 @@ class ChunkDecoder:
                         return None
                 self.events += 1
                 parsed.event, parsed.received_at = self.events, at
-                if reason is not None or self._reasoned or not parsed.answer:
+                strange = not parsed.answer and parsed.usage is None
+                if reason is not None or strange or (says and self._reasoned):
                     self._note(parsed, data)
                 return [parsed]
         if self._filters_itself:

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from .._types.chunks import StreamChunk, has_content
+from .._types.cost import CostInfo
 from .._types.errors import (
     ConnectionCut,
     EndedEarly,
@@ -29,7 +30,7 @@ from .._types.errors import (
     StreamTimeout,
 )
 from .._types.options import BOUNDS, Bounds
-from .._types.response import CompletionResponse, Outcome
+from .._types.response import CompletionResponse, Outcome, Timings
 from .._types.usage import Usage
 from ..providers._charged import Asked, charged
 from .choice import ChoiceBuilder
@@ -179,10 +180,11 @@ class Ingest:
                 self.metadata = {}
             self.metadata.update(chunk.metadata)
         if chunk.usage is not None:
-            if self.usage is None:
+            usage = self.usage
+            if usage is None:
                 self._usage = msgspec.structs.replace(chunk.usage)
             else:
-                self.usage.merge_from(chunk.usage)
+                usage.merge_from(chunk.usage)
         return choice
 
     @property
@@ -224,8 +226,9 @@ class Ingest:
                 self.ingest_all(chunks[number:])
             return
         self.state = told
-        if self.usage is not None:
-            self.usage.final = told.usage_final
+        usage = self.usage
+        if usage is not None:
+            usage.final = told.usage_final
 
     def _ingest_run(self, run: TextRun) -> None:
         # The others add nothing but their text and, the last of them, its usage.
@@ -380,12 +383,13 @@ class Ingest:
     @property
     def charged_usage(self) -> Usage | None:
         """A copy of the usage so far, as `charged` returns it."""
-        if self.usage is None:
+        usage = self.usage
+        if usage is None:
             return None
         if not self.state.over:
-            return self.charged(self.usage)
+            return self.charged(usage)
         if self._charged is None:  # nothing changes it any more
-            self._charged = self.charged(self.usage)
+            self._charged = self.charged(usage)
         return msgspec.structs.replace(self._charged)
 
     def charged(self, usage: Usage) -> Usage:
@@ -430,12 +434,20 @@ class Ingest:
         return [self._first, *(self._others[number] for number in sorted(self._others))]
 
     def response(
-        self, *, id: str | None = None, unread: Mapping[str, int] | None = None, **more: Any
+        self,
+        *,
+        id: str | None = None,
+        unread: Mapping[str, int] | None = None,
+        cost: CostInfo | None = None,
+        timings: Timings | None = None,
+        request_id: str | None = None,
+        skipped_events: int = 0,
+        response_type: Any = None,
     ) -> CompletionResponse:
         """Return the response so far, a snapshot that later chunks don't change.
 
         ``id`` comes from the headers and counts more than one from a chunk; ``unread`` counts what
-        the decoder has left out, by name; ``more`` are the fields that no chunk carries.
+        the decoder has left out, by name; the others are fields that no chunk carries.
         """
         state = self.state
         finished = state.outcome is _FINISHED
@@ -468,9 +480,13 @@ class Ingest:
             usage=usage,
             outcome=state.outcome,
             rejected=self.rejected,
+            cost=CostInfo() if cost is None else cost,
+            timings=Timings() if timings is None else timings,
+            request_id=request_id,
             metadata=_decoded(metadata, notes) if metadata else {},
             notes=tuple(notes),
-            **more,
+            skipped_events=skipped_events,
+            response_type=response_type,
         )
 
 

@@ -97,9 +97,6 @@ class Repeats(RepeatFilter):
         """
         if self._openings or (chunk.block is not None and _has_opening(chunk)):
             self._compare_with_opening(chunk)
-        self._add(chunk)
-
-    def _add(self, chunk: StreamChunk) -> None:
         said, choice = self._said, chunk.choice
         others = chunk.reasoning or chunk.refusal or chunk.tool_calls or chunk.reasoning_details
         if chunk.delta and not others:  # almost every time
@@ -133,9 +130,8 @@ class Repeats(RepeatFilter):
             if (chunk.delta or chunk.reasoning) and in_message(data):
                 self._shorten(chunk)
                 silent = False
-                continue
-            if has_content(chunk):
-                self._add(chunk)
+            elif has_content(chunk):
+                self._said.update([(chunk.choice, kind) for kind in kinds_of(chunk)])
                 silent = False
         if silent and data.find(MESSAGE) >= 0 and any(c.finish_reason for c in chunks):
             with suppress(MiniLLMError, *MALFORMED):

@@ -45,9 +45,11 @@ _STRAY = re.compile(rb"(?:[\s\0]|\xc2\xa0|\xe2\x80\x8b|\xef\xbb\xbf){1,16}(?=(?:
 
 
 @lru_cache(maxsize=64)  # the events of an answer have few names
-def _name_in(value: bytes) -> str | None:
-    """Return the name in the value of a field ``event``; ``None`` unless it is ASCII."""
-    return value.removeprefix(b" ").decode() if value.isascii() else None
+def _name_in(line: bytes) -> str | None:
+    """Return the name in a line that is a field ``event``; ``None`` unless it is ASCII, and one line."""
+    if not (line.startswith(b"event:") and line.isascii()) or line.find(b"\n") >= 0:
+        return None
+    return line[6:].removeprefix(b" ").decode() or "message"
 
 
 _NO_BYTES = bytearray()
@@ -180,25 +182,17 @@ class SSEDecoder:
         """
         if len(block) > self._plain_bytes:
             return None
-        name, start = "message", 0
-        if block[:6] == b"data: ":
-            data = block[6:]  # almost every block of most wires
-            return None if data.find(b"\n") >= 0 else (name, data)
-        if block[:6] == b"event:":
-            start = block.find(b"\n") + 1
-            named = _name_in(block[6 : start - 1]) if start <= NAME_LINE else None
-            if named is None:
-                return None
-            name = named or name
-        begin = block[start : start + 6]
-        if begin == b"data: ":
-            start += 6
-        elif begin[:5] == b"data:":
-            start += 5
-        else:
+        # A partition takes half of the time of `find`, which parses its arguments. `in`, here and
+        # elsewhere, tries to read the bytes as a number before it looks for them.
+        before, _, line = block.rpartition(b"\n")
+        name: str | None = "message"
+        if before:
+            name = _name_in(before) if len(before) < NAME_LINE else None
+        if name is None:
             return None
-        # `find`, here and elsewhere: `in` tries to read the bytes as a number before it looks for them.
-        return None if block.find(b"\n", start) >= 0 else (name, block[start:])
+        if line[:6] == b"data: ":
+            return name, line[6:]
+        return (name, line[5:]) if line[:5] == b"data:" else None
 
     def dissect(self, block: bytes) -> list[SSEEvent]:
         """Return the event of a complete block, if there is one in it."""

@@ -158,7 +158,7 @@ def _any_usage(raw: Any) -> Usage:
     if prompt is None and read is not None:  # DeepSeek's two add up to the prompt
         missed = number_in(reading.raw.get("prompt_cache_miss_tokens"))
         prompt = None if missed is None else int(missed) + read
-    beside = frozenset[str]()
+    beside: frozenset[str] = frozenset()
     if prompt is not None and completion is not None:
         excess = total - prompt - completion
         if excess > 0:
@@ -200,14 +200,17 @@ def _plain_anthropic_usage(raw: Any) -> Usage | None:
     for count in raw.values():
         if type(count) is not int or not 0 <= count < MAX_COUNT:
             return None
-    usage = Usage(
-        uncached_input_tokens=raw.get("input_tokens"),
-        cache_read_tokens=raw.get("cache_read_input_tokens"),
-        cache_write_tokens=raw.get("cache_creation_input_tokens"),
+    new, read = raw.get("input_tokens"), raw.get("cache_read_input_tokens")
+    written = raw.get("cache_creation_input_tokens")
+    if not (new or read or written) and len(raw) > ("output_tokens" in raw):
+        return None  # a prompt of no tokens
+    return Usage(
+        uncached_input_tokens=new,
+        cache_read_tokens=read,
+        cache_write_tokens=written,
         completion_tokens=raw.get("output_tokens"),
         raw=dict(raw),
-    )
-    return None if usage.prompt_tokens == 0 else usage.read_by(anthropic_usage)
+    ).read_by(anthropic_usage)
 
 
 def _any_anthropic_usage(raw: Any) -> Usage:

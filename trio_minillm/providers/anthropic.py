@@ -59,6 +59,8 @@ from ._pricing import stated_or_priced
 from ._reasons import USUAL_REASONS, failure_of, reason_of
 from ._usage import anthropic_usage, at_path
 
+_TYPED = EVENTS - {"error"}
+"""Names of events that are not failures."""
 _OAUTH = "sk-ant-oat"
 OAUTH_BETA = "oauth-2025-04-20"
 """Without it, Anthropic refuses a token (litellm#21039, inspect_ai#3343)."""
@@ -213,7 +215,7 @@ class Anthropic(Provider):
         return list(out)
 
     def parse_event(self, event: str, data: bytes) -> Parsed:
-        if event in EVENTS and event != "error":
+        if event in _TYPED:
             return self._parse(data, event)
         if not names_failure(event):
             with suppress(msgspec.DecodeError):
@@ -378,7 +380,8 @@ def _start(index: int | None, block: dict[str, Any] | None) -> StreamChunk:
     """Translate the opening of a block; the content that it has from the start counts as a delta."""
     if block is None or not isinstance(block.get("type"), str):  # its deltas say what it is
         return StreamChunk(part=index, progress=False, unread=("content_block",))
-    kind, left_out = block["type"], list[str]()
+    kind = block["type"]
+    left_out: list[str] = []
     if kind in CALLS and kind != "tool_use" and isinstance(block.get("name"), str):
         kind, block = "tool_use", {**block, "type": "tool_use"}
     elif kind == "output_text":

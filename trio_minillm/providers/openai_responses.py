@@ -244,7 +244,8 @@ class OpenAIResponses(Provider):
 
 def _running(event: Event) -> StreamChunk:
     """Translate an event that says that the answer is under way."""
-    head, left_out = head_in(event.response), list[str]()
+    head = head_in(event.response)
+    left_out: list[str] = []
     if head.error and is_error(head.error):
         failure = ProviderError(error_from(None, {"error": head.error}))
         name_answer(failure, head.id, head.model)
@@ -456,7 +457,8 @@ def _part_added(event: Event) -> Parsed:
 
 def _part_content(part: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the content of a part of a message, as fields of a chunk."""
-    kind, left_out = part.get("type"), list[str]()
+    kind = part.get("type")
+    left_out: list[str] = []
     found: dict[str, Any] = {}
     if kind == "refusal":
         given, name = part.get("refusal"), "refusal"
