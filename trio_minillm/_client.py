@@ -406,6 +406,7 @@ class Client:
             prepare=self._prepare,
             stream=self._scope(budget, self._meta)._stream_in_batch,  # noqa: SLF001 - of this class
             budget=budget,
+            change_limits=partial(self._bookkeeper.change, budget),
         )
 
     def vendor_batch(
@@ -520,7 +521,7 @@ class Client:
                 lambda one, kind: self._stream_of(one, meta, messages, params, kind),
             )
         model = prepared.model
-        if self._budget is not None:
+        if self._budget is not None and not self._budget.idle:
             self._budget.warn()
         ingest = Ingest(
             model=model.name,

@@ -244,7 +244,7 @@ async def test_a_ledger_that_returns_nothing_has_counted(autojump_clock):
 
 async def test_a_budget_is_charged_the_difference_when_an_attempt_is_settled(autojump_clock):
     def left(amount):
-        budget.change(llm.Limits(max_cost=Decimal(amount)))
+        keeper.change(budget, llm.Limits(max_cost=Decimal(amount)))
         try:
             budget.check()
         except llm.BudgetExceeded:

@@ -571,6 +571,19 @@ async def test_limits_of_the_client_count_too_and_raising_ours_goes_on(autojump_
             assert count == 20
 
 
+async def test_limits_that_come_while_it_runs_stop_what_runs_already(autojump_clock):
+    async with llm.open_client(transport=Server(seconds=3.0)) as client:
+        async with client.batch(requests(100), model=model(), concurrency=4) as results:
+            await anext(results)
+            await trio.sleep(1.0)
+            results.update(limits=llm.Limits(max_tokens=1, running="cancel"))
+            with pytest.raises(llm.BudgetExceeded, match="max_tokens is reached: 32 tokens"):
+                async for _ in results:
+                    pass
+            assert trio.current_time() == pytest.approx(4.0)
+            assert results.statistics().ok == 4
+
+
 async def test_after_stop_what_runs_comes_to_its_end(autojump_clock):
     server, found = Server(), []
     async with llm.open_client(transport=server) as client:

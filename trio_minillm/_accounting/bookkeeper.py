@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from .._types.cost import CostInfo
 from .._types.errors import alone
 from .._types.money import add
+from .._types.options import Limits
 from .._types.response import Outcome
 from ..providers import Model
 from ..providers._safe_calls import safe_settlement_request
@@ -97,7 +98,8 @@ class Bookkeeper:
         self._settlement = settlement
         self._on_cost = on_cost
         self._nursery = nursery
-        self._streams: dict[object, Callable[[], None]] = {}
+        # What ends each stream that runs, and the budget that it counts in.
+        self._streams: dict[object, tuple[Callable[..., None], Budget | None]] = {}
         # The model to ask about an unsettled record, and the budget it counts in, by its key.
         self._unsettled: dict[str, tuple[Model, Budget | None]] = {}
         self._asking: dict[str, PendingSettlement] = {}  # of this client's own tasks, by key
@@ -111,19 +113,26 @@ class Bookkeeper:
         if self._closed:
             raise RuntimeError("the client's block has been left")
 
-    def enter(self, stream: object, end: Callable[[], None]) -> None:
-        """Register a stream that begins. ``end`` ends it if the client's block ends first."""
-        self._streams[stream] = end
+    def enter(self, stream: object, end: Callable[..., None], budget: Budget | None = None) -> None:
+        """Register a stream that begins, and the budget that it counts in. ``end`` ends it if the
+        client's block ends first.
+        """
+        self._streams[stream] = end, budget
 
     def leave(self, stream: object) -> None:
         """Forget a stream that has ended."""
         self._streams.pop(stream, None)
 
+    def change(self, budget: Budget, limits: Limits) -> None:
+        """Replace the limits of a budget, also for the streams that run in it already."""
+        of_all = self._streams.items()
+        budget.change(limits, {stream: end for stream, (end, its) in of_all if its is budget})
+
     def close(self) -> None:
         """End the streams that other tasks still hold open, as the client's block ends."""
         self._closed = True
         while self._streams:
-            _, end = self._streams.popitem()
+            _, (end, _) = self._streams.popitem()
             end()
         for pending in self._asking.values():
             pending.hurry()
@@ -172,7 +181,7 @@ class Bookkeeper:
         if budget is None:
             return
         finished = record.outcome is Outcome.FINISHED and not record.unsettled
-        if finished and record.cost.amount is None:
+        if finished and record.cost.amount is None and not budget.idle:
             budget.note_unpriced(record.model)
         if new:
             cost, tokens = _spent(record)

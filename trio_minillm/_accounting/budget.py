@@ -5,7 +5,7 @@ Nothing here is async. A budget within another one passes everything on to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 
 from .._types.checks import warn_caller
@@ -26,6 +26,14 @@ class Budget:
         self._stopping = False
         self._unpriced = ""
         self._warned = False
+        self.idle: bool = False
+        """True while nothing is limited, here and further out: only what is spent has to be counted."""
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        limits, parent = self._limits, self._parent
+        unlimited = limits.max_cost is None and limits.max_tokens is None
+        self.idle = unlimited and (parent is None or parent.idle)
 
     def check(self) -> None:
         """Raise `BudgetExceeded` if no attempt may start any more."""
@@ -55,15 +63,26 @@ class Budget:
         if self._parent is not None:
             self._parent.warn()
 
-    def change(self, limits: Limits) -> None:
-        """Replace the limits. What was spent before counts under the new ones."""
+    def change(
+        self,
+        limits: Limits,
+        running: Mapping[object, Callable[[BudgetExceeded], None]],
+    ) -> None:
+        """Replace the limits. What was spent before counts under the new ones, and so do the streams
+        that are ``running``, which did not enter while it was idle.
+        """
         self._limits = limits
+        self._note_idle()
+        self._running = {} if self.idle else dict(running)
         self.spend(Decimal(0), 0)
 
     def enter(self, stream: object, stop: Callable[[BudgetExceeded], None]) -> None:
-        """Register a stream that begins. ``stop`` cancels it if a limit is reached."""
+        """Register a stream that begins. ``stop`` cancels it if a limit is reached.
+
+        Streams need neither enter nor leave while the budget is idle.
+        """
         self._running[stream] = stop
-        if self._parent is not None:
+        if self._parent is not None and not self._parent.idle:
             self._parent.enter(stream, stop)
 
     def leave(self, stream: object) -> None:

@@ -60,6 +60,7 @@ class Batch(Generic[Value]):
         prepare: Callable[..., Prepared],
         stream: Callable[..., TrackedStream],
         budget: Budget,
+        change_limits: Callable[[Limits], None],
     ) -> None:
         if isinstance(requests, str | bytes) or not (
             hasattr(requests, "__iter__") or hasattr(requests, "__aiter__")
@@ -70,8 +71,10 @@ class Batch(Generic[Value]):
         assert settings.timeouts is not None
         self._requests = requests
         self._budget = budget
+        self._change_limits = change_limits
         sender = Sender(prepare, stream, settings.timeouts, lenient=settings.lenient)
         self._run = Run(requests, model, settings, sender)
+        self._take = self._run.results.main.take
         self._raised = False
         self._began: float | None = None
         self._background = Background()
@@ -131,9 +134,9 @@ class Batch(Generic[Value]):
         """Return the next result. A checkpoint."""
         if self._began is None:
             raise RuntimeError("use the batch as `async with client.batch(…) as results`")
-        if self._budget is not None:
+        if not self._budget.idle:
             self._budget.warn()
-        result = await self._run.results.main.take()
+        result = await self._take()
         if result is not None:
             return result
         if not self._raised:
@@ -203,7 +206,7 @@ class Batch(Generic[Value]):
             raise TypeError(f"can't be changed while it runs: {', '.join(sorted(fixed))}")
         settings = replace(self._run.settings, **options)
         if "limits" in options:
-            self._budget.change(settings.limits or Limits())
+            self._change_limits(settings.limits or Limits())
         self._run.change(settings, trio.current_time())
 
     def statistics(self) -> BatchStatistics:

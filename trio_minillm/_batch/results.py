@@ -10,17 +10,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Literal, Self
 
-from trio.lowlevel import (
-    Abort,
-    Task,
-    checkpoint,
-    checkpoint_if_cancelled,
-    current_task,
-    reschedule,
-    wait_task_rescheduled,
-)
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from .._types.value_type import Value
+from .line import Line
 from .types import BatchResult
 
 YIELD_EVERY = 64
@@ -28,17 +21,17 @@ YIELD_EVERY = 64
 
 
 class Sink:
-    """The buffer of one consumer; ``on_room`` is called when it is full no more."""
+    """The buffer of one consumer; ``on_full`` is told when it is full, and when it is no more."""
 
-    def __init__(self, size: int, on_room: Callable[[], None], *, drops: bool = False) -> None:
+    def __init__(self, size: int, on_full: Callable[[bool], None], *, drops: bool = False) -> None:
         self.dropped: int = 0
         self.full: bool = False
         """True if nothing more should be sent before some results were taken."""
         self._size = size
         self._drops = drops
-        self._on_room = on_room
+        self._on_full = on_full
         self._waiting: deque[BatchResult] = deque()
-        self._tasks: list[Task] = []  # that wait for a result, or for the end
+        self._line = Line()  # of tasks that wait for a result, or for the end
         self._closed = False
         self._taken = 0
 
@@ -48,60 +41,47 @@ class Sink:
         waiting.append(result)
         if len(waiting) >= self._size:
             if not self._drops:
-                self.full = True
+                self._set_full(True)
             elif len(waiting) > self._size:
                 waiting.popleft()
                 self.dropped += 1
-        if self._tasks:
-            reschedule(self._tasks.pop(0))
+        self._line.wake()
 
     async def take(self) -> BatchResult | None:
         """Return the next result, ``None`` after the last. A checkpoint."""
-        self._taken += 1
-        if not self._waiting:
-            pass  # it waits below, which is a checkpoint
-        elif self._taken % YIELD_EVERY:
-            await checkpoint_if_cancelled()
-        else:
-            await checkpoint()
-        while not self._waiting:
+        waiting = self._waiting
+        if waiting:
+            self._taken += 1
+            if self._taken % YIELD_EVERY:
+                await checkpoint_if_cancelled()
+            else:
+                await checkpoint()
+        while not waiting:
             if self._closed:
                 await checkpoint()
                 return None
-            await wait_task_rescheduled(self._line_up())
-        result = self._waiting.popleft()
-        if self.full and len(self._waiting) < self._size:
-            self.full = False
-            self._on_room()
+            await self._line.wait()
+        result = waiting.popleft()
+        if self.full and len(waiting) < self._size:
+            self._set_full(False)
         return result
 
-    def _line_up(self) -> Callable[[object], Abort]:
-        """Have this task woken by what comes next, and return what undoes that.
-
-        That costs half of what a `trio.lowlevel.ParkingLot` does.
-        """
-        tasks, task = self._tasks, current_task()
-        tasks.append(task)
-
-        def abort(_: object) -> Abort:
-            tasks.remove(task)
-            return Abort.SUCCEEDED
-
-        return abort
+    def _set_full(self, full: bool) -> None:
+        if full != self.full:
+            self.full = full
+            self._on_full(full)
 
     def close(self) -> None:
         """End iteration once all results were taken."""
         self._closed = True
-        while self._tasks:
-            reschedule(self._tasks.pop(0))
+        while self._line:
+            self._line.wake()
 
     def clear(self) -> None:
         """Drop all results and end iteration: the consumer has left."""
         self._waiting.clear()
         self.close()
-        if self.full:
-            self.full = False
-            self._on_room()
+        self._set_full(False)
 
 
 class Watch(Generic[Value]):
@@ -141,25 +121,23 @@ class Watch(Generic[Value]):
 class Results:
     """All consumers of a batch, and the order in which they see its results."""
 
-    def __init__(self, buffer: int, *, ordered: bool, on_room: Callable[[], None]) -> None:
-        self.main = Sink(buffer, on_room)
+    def __init__(self, buffer: int, *, ordered: bool, on_full: Callable[[bool], None]) -> None:
+        self.main = Sink(buffer, on_full)
         self.handed_out = 0
+        """Results that were handed out in order, if there is one."""
         self._sinks = [self.main]
-        self._on_room = on_room
+        self._on_full = on_full
         self._ordered = ordered
         self._early: dict[int, BatchResult] = {}  # results that wait for an earlier one
         self._closed = False
 
     def blocked(self) -> bool:
         """Return True if a consumer has to catch up before anything new is sent."""
-        for sink in self._sinks:  # noqa: SIM110 - a generator costs more than the whole loop
-            if sink.full:
-                return True
-        return False
+        return any(sink.full for sink in self._sinks)
 
     def watch(self, buffer: int, policy: Literal["block", "drop_oldest"]) -> Watch:
         """Return a further consumer of all results from now on."""
-        sink = Sink(buffer, self._on_room, drops=policy == "drop_oldest")
+        sink = Sink(buffer, self._on_full, drops=policy == "drop_oldest")
         if self._closed:
             sink.close()
         else:
@@ -176,10 +154,9 @@ class Results:
             self._early[number] = result
             while (following := self._early.pop(self.handed_out, None)) is not None:
                 self._hand_out(following)
-            return
-        self.handed_out += 1
-        for sink in self._sinks:
-            sink.put(result)
+        else:
+            for sink in self._sinks:
+                sink.put(result)
 
     def _hand_out(self, result: BatchResult) -> None:
         self.handed_out += 1

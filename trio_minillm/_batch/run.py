@@ -90,7 +90,7 @@ class Run:
     ) -> None:
         self.settings = settings
         self.schedule = Schedule(settings.capacity, self._new_lane)
-        self.results = Results(settings.buffer, ordered=settings.ordered, on_room=self._on_room)
+        self.results = Results(settings.buffer, ordered=settings.ordered, on_full=self._on_full)
         self.counters = Counters()
         self.end = RunEnd()
         self._model = model
@@ -101,7 +101,6 @@ class Run:
         self._workers = WorkerPool(
             self.schedule,
             self._serve,
-            held=self.results.blocked,
             expire=self._expire,
             crashed=self.end.crashed,
         )
@@ -284,7 +283,8 @@ class Run:
                     response=answer,
                     attempts=item.attempts,
                 )
-                self._hand_out(item, result)
+                self.counters.ok += 1
+                self._put(item, result)
             else:
                 await self._answered(item, answer)
             if item.queue.held and not item.lane.prospects.row:
@@ -494,6 +494,9 @@ class Run:
 
     def _hand_out(self, item: Item, result: BatchResult) -> None:
         self.counters.add_result(result)
+        self._put(item, result)
+
+    def _put(self, item: Item, result: BatchResult) -> None:
         self.results.put(result, item.number)
         if self.settings.ordered:
             self._resume_source()  # the window may have moved on
@@ -531,10 +534,12 @@ class Run:
             if isinstance(lane, TracedLane):
                 lane.note(trio.current_time(), event, why=why)
 
-    def _on_room(self) -> None:
-        """Go on after a consumer that was behind has taken results."""
-        self._workers.notify()
-        self._resume_source()
+    def _on_full(self, full: bool) -> None:
+        """Send nothing while a consumer is behind, and go on after it has taken results."""
+        self._workers.held = self.results.blocked()
+        if not full:
+            self._workers.notify()
+            self._resume_source()
 
     def _check_end(self) -> None:
         """End the run if nothing is left to do."""

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from .line import Line
 from .throttle.schedule import Item, Schedule
 
 BURST = 32
@@ -25,9 +26,9 @@ class WorkerPool:
     answers, and each would be followed by another request although the first of them was a refusal.
     There is no gap while so few run that no more than twice `BURST` answers can come at once.
 
-    ``serve`` is awaited with each item. ``held`` returns True while nothing may be sent at all.
-    ``expire`` is called when the time of a waiting item is over, and returns when the next one's
-    will be. ``crashed`` is given what a task raises, and may raise it again.
+    ``serve`` is awaited with each item. ``expire`` is called when the time of a waiting item is over,
+    and returns when the next one's will be. ``crashed`` is given what a task raises, and may raise it
+    again.
     """
 
     def __init__(
@@ -35,17 +36,17 @@ class WorkerPool:
         schedule: Schedule,
         serve: Callable[[Item], Awaitable[None]],
         *,
-        held: Callable[[], bool],
         expire: Callable[[float], float],
         crashed: Callable[[BaseException], None],
     ) -> None:
         self._schedule = schedule
         self._serve = serve
-        self._held = held
+        self.held = False
+        """True while nothing may be sent at all."""
         self._expire = expire
         self._crashed = crashed
         self._nursery: trio.Nursery | None = None
-        self._idle = trio.lowlevel.ParkingLot()
+        self._idle = Line()
         self._waking = False  # a worker was woken and has not taken its item yet
         self._sent = 0
         self._in_gap = False
@@ -64,12 +65,12 @@ class WorkerPool:
         if self._nursery is None or self._waking or self._in_gap:
             return
         schedule = self._schedule
-        if not schedule.waiting or schedule.running >= schedule.limit or self._held():
+        if not schedule.waiting or schedule.running >= schedule.limit or self.held:
             return
         if schedule.ready(trio.current_time()):
             self._waking = True
             if self._idle:
-                self._idle.unpark()
+                self._idle.wake()
             else:
                 self._nursery.start_soon(self._work, name="trio_minillm batch worker")
         else:
@@ -95,11 +96,11 @@ class WorkerPool:
         try:
             while True:
                 self._waking = False
-                waits = self._in_gap or self._held()
+                waits = self._in_gap or self.held
                 item = None if waits else schedule.next(clock.current_time())
                 if item is None:
                     self.wake_at(schedule.wake_at)
-                    await self._idle.park()
+                    await self._idle.wait()
                     continue
                 self._sent += 1
                 if not self._sent % BURST and schedule.running > 2 * BURST:
@@ -122,4 +123,4 @@ class WorkerPool:
             self.notify()
             free = min(schedule.waiting, schedule.limit - schedule.running, BURST)
             if self._waking and free > 1:
-                self._idle.unpark(count=free - 1)
+                self._idle.wake(free - 1)

@@ -76,7 +76,7 @@ class TrackedStream(StreamingCompletion):
         self._booked = False
         self._booked_cost = NOT_BOOKED
         self._on_begin: Callable[[], None] | None = None
-        if budget is not None:
+        if budget is not None and not budget.idle:
             task.before_attempt = budget.check
         task.before_retry = self._attempt_failed
 
@@ -114,8 +114,8 @@ class TrackedStream(StreamingCompletion):
 
     def _begin(self) -> None:
         self._bookkeeper.check_open()
-        self._bookkeeper.enter(self, self._stop)
-        if self._budget is not None:
+        self._bookkeeper.enter(self, self._stop, self._budget)
+        if self._budget is not None and not self._budget.idle:
             self._budget.enter(self, self._stop)
 
     async def _close(self, *, at_once: bool) -> None:
@@ -245,7 +245,7 @@ class TrackedStream(StreamingCompletion):
 
     def _forget(self) -> None:
         self._bookkeeper.leave(self)
-        if self._budget is not None:
+        if self._budget is not None and not self._budget.idle:
             self._budget.leave(self)
 
     def _attempt_failed(self, error: MiniLLMError) -> None:

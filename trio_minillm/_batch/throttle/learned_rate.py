@@ -31,7 +31,8 @@ many ways, and by ``benchmarks/batch.py rate`` over sockets; docs/batches/batch-
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Sequence
 
 from .cut_pays import BELOW
 from .doubt import FREE, LIMITED, STEP, Doubt, State
@@ -149,20 +150,26 @@ class LearnedRate:
             self._rise(now, min(now, sent_at))
         elif doubt.state is not FREE:
             self._judge(now, pending)
-        self.count(now)
+        self._count(now, 1)
 
-    def count(self, now: float) -> None:
-        """Count an accepted request, which is all that follows from it while nothing was refused."""
-        self._accepted += 1
+    def _count(self, now: float, times: int) -> None:
+        self._accepted += times
         self._risen_at = self._last_accepted = now
         second = int(now)
-        if self._newest[0] == second:
-            self._newest[1] = count = self._newest[1] + 1
-            if count > self._most:
-                self._most = count
-        else:
-            self._newest = [second, 1]
+        if self._newest[0] != second:
+            self._newest = [second, 0]
             self._seconds.append(self._newest)
+        self._newest[1] = count = self._newest[1] + times
+        if count > self._most:
+            self._most = count
+
+    def count(self, times: Sequence[float]) -> None:
+        """Count requests that were accepted at these times, which is all that follows from them while
+        nothing was refused.
+        """
+        for second, number in Counter(map(int, times)).items():
+            self._count(second, number)
+        self._risen_at = self._last_accepted = times[-1]
 
     def _rise(self, now: float, sent_at: float) -> None:
         """Raise the rate by the time that an accepted request stands for."""

@@ -189,18 +189,18 @@ class Schedule:
         item = self._find(now)
         if item is None:
             return None
-        queue, turns = item.queue, self._turns
+        queue, fresh = item.queue, item.queue.fresh
         if queue.due:
             queue.pop(now)
         else:
-            queue.fresh.popleft()
-        if not (queue.fresh or queue.due):
-            turns.popleft()
-        elif len(turns) > 1:
-            turns.rotate(-1)
+            fresh.popleft()
+        if not fresh and not queue.due:
+            self._turns.popleft()
+        elif len(self._turns) > 1:
+            self._turns.rotate(-1)
         self.waiting -= 1
         self.running += 1
-        item.ticket = queue.lane.start(now, item.tokens, item.ticket)
+        item.ticket = item.lane.start(now, item.tokens, item.ticket)
         return item
 
     def _find(self, now: float) -> Item | None:

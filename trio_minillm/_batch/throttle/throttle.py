@@ -67,6 +67,8 @@ from .token_estimate import TokenCalibration
 
 NETWORK_PAUSE = 10.0
 """Seconds of the longest pause while no connection can be made: to try costs nobody anything."""
+COUNT_EVERY = 64
+"""Requests accepted by a quiet lane that are counted at once."""
 LOOK_FIRST, LOOK_EVERY = 8, 256
 """Responses whose headers are read while none has stated a limit: the first eight, then one in 256."""
 
@@ -96,7 +98,7 @@ class Lane:
     have nothing to hold back and nothing to learn, and are not asked. A lane that is never quiet decides
     the same.
 
-    Its 17 attributes are its parts, one for each thing that a request may wait for, and what is under way.
+    Its 19 attributes are its parts, one for each thing that a request may wait for, and what is under way.
     """
 
     def __init__(
@@ -129,12 +131,15 @@ class Lane:
         self._aside = LearnedRate(now)  # the learned rate, while the number at once is what limits
         self._calibration = TokenCalibration()
         self._quiet = False
+        # Accepted while it was quiet, and not counted yet: when, and when the latest of them was sent.
+        self._accepted_at: list[float] = []
+        self._newest_sent = -math.inf
         self.change(rates, max_concurrency, now, adapt)
 
     def change(self, rates: Rates, max_concurrency: int | None, now: float, adapt: Adapt) -> None:
         """Set the user's limits, also while the lane is in use."""
         self._adapt = adapt
-        self._quiet = False  # until the next accepted request
+        self._wake()
         if adapt != "rate+concurrency":
             self._rates.forget(now)
             self._at_once = AtOnce()
@@ -232,20 +237,21 @@ class Lane:
         last attempt.
         """
         estimate, tokens = tokens, tokens * self._calibration.factor
-        others, self.in_flight = self.in_flight, self.in_flight + 1
-        self._sent += 1
-        self._tokens_sent += tokens
-        self._pending[self._sent] = now
+        others = self.in_flight
+        self.in_flight = others + 1
+        self._sent = number = self._sent + 1
+        self._tokens_sent = tokens_sent = self._tokens_sent + tokens
+        self._pending[number] = now
         self._tokens_pending += tokens
         if not self._quiet:
             if self._at_once.limit is not None:
-                self._at_once.sent(self._sent, others)
+                self._at_once.sent(number, others)
             if self._breaker.is_open:
                 self._breaker.started(now)
             if not self.prospects.answered:
                 self.prospects.sent(now)
             self._rates.take(tokens, now)
-        ticket = Ticket(now, self._sent, tokens, self._tokens_sent, estimate, others)
+        ticket = Ticket(now, number, tokens, tokens_sent, estimate, others)
         return ticket if before is None else followed(ticket, before)
 
     def unreachable(self, now: float, error: MiniLLMError) -> bool:
@@ -264,12 +270,16 @@ class Lane:
         ticket.accepted = True
         del self._pending[ticket.number]
         self._tokens_pending -= ticket.tokens
-        learned, sent_at = self._rates.learned, ticket.sent_at
+        sent_at = ticket.sent_at
         if self._quiet:
-            self.tally.accepted += 1
-            learned.count(now)
-            self.faults.note_accepted(now, sent_at)
+            accepted = self._accepted_at
+            accepted.append(now)
+            if sent_at > self._newest_sent:
+                self._newest_sent = sent_at
+            if len(accepted) >= COUNT_EVERY:
+                self.catch_up()
             return
+        learned = self._rates.learned
         self.prospects.accepted(sent_at)
         self.tally.add_accepted()
         told = not learned.doubt.untouched or self._at_once.limit is not None
@@ -279,6 +289,20 @@ class Lane:
         self._breaker.accepted(sent_at)
         self.faults.accepted(now, sent_at)
         self._quiet = self.may_be_quiet()
+
+    def catch_up(self) -> None:
+        """Count what was accepted while the lane was quiet: many at once cost a fraction."""
+        accepted = self._accepted_at
+        if accepted:
+            self.tally.accepted += len(accepted)
+            self._rates.learned.count(accepted)
+            self.faults.note_accepted(accepted[-1], self._newest_sent)
+            accepted.clear()
+
+    def _wake(self) -> None:
+        """Ask all parts again, until the next accepted request."""
+        self._quiet = False
+        self.catch_up()
 
     def may_be_quiet(self) -> bool:
         """Return True if another accepted request changes nothing but counts."""
@@ -313,7 +337,8 @@ class Lane:
             sent_at=ticket.sent_at,
             since={"requests": requests, "tokens": tokens},
         )
-        self._quiet = self._quiet and self._rates.untouched
+        if not self._rates.untouched:
+            self._wake()
 
     def ended(
         self, ticket: Ticket, now: float, *, error: MiniLLMError | None, tokens: int | None
@@ -331,7 +356,7 @@ class Lane:
                 return
         self._leave(ticket)
         if error is not None:
-            self._quiet = False  # until the next accepted request
+            self._wake()
             self._learn(ticket, now, error)
         used = tokens if tokens is not None else 0.0 if not ticket.accepted else ticket.tokens
         if used != ticket.tokens:
