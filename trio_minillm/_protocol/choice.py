@@ -79,7 +79,7 @@ class ChoiceBuilder:
     )
 
     def __init__(self, index: int, bounds: Bounds = BOUNDS) -> None:
-        self.index = index
+        self.index: int = index
         self._bounds = bounds
         self.parts: list[TextBuilder | CallBuilder] = []
         self.reason: str | None = None

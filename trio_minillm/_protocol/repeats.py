@@ -131,7 +131,7 @@ class Repeats(RepeatFilter):
                 self._shorten(chunk)
                 silent = False
             elif has_content(chunk):
-                self._said.update([(chunk.choice, kind) for kind in kinds_of(chunk)])
+                self._said = _grown(self._said, [(chunk.choice, kind) for kind in kinds_of(chunk)])
                 silent = False
         if silent and data.find(MESSAGE) >= 0 and any(c.finish_reason for c in chunks):
             with suppress(MiniLLMError, *MALFORMED):

@@ -118,8 +118,8 @@ class SSEDecoder:
         max_event: int = BOUNDS.event,
         forgiving: bool = False,
     ) -> None:
-        self.max_line = max_line
-        self.max_event = max_event
+        self.max_line: int = max_line
+        self.max_event: int = max_event
         self.failure: LimitExceeded | None = None
         """The bound that was crossed."""
         self.retry_ms: int | None = None

@@ -107,6 +107,10 @@ class Deadline:
         ):
             self._of_scope = self.scope.deadline = at
 
+    def put_off_total(self, seconds: float) -> None:
+        """Let the clock ``total`` run out later. To be followed by `move`."""
+        self.total_at += seconds
+
     def remove(self) -> None:
         """Let nothing run out until the next `move`."""
         self._at = INFINITY
@@ -301,7 +305,7 @@ class Clocks(Deadline):
         gone = self.now() - paused_at
         self._since += gone
         self._bytes_at += gone
-        self.total_at += gone
+        self.put_off_total(gone)
         if self._content_at is not None:
             self._content_at += gone
         self._grace_from += gone
