@@ -148,6 +148,13 @@ ANTHROPICS: list[dict[str, Any]] = [
     {"type": "message_start", "message": {"id": "a", "usage": {"input_tokens": 3}}},
     {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
     {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking"}},
+    {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "thinking_delta", "thinking": "a"},
+    },
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta"}},
     {"type": "content_block_stop", "index": 0},
     {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}},
     {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 0}, "context_management": {}},
@@ -188,7 +195,7 @@ def decoded(
             monkeypatch.setattr(ChunkDecoder, "_ordinary", slow)
             monkeypatch.setattr(openai, "ordinary_chunk", slow)
             monkeypatch.setattr(text_completions, "ordinary_chunk", slow)
-            monkeypatch.setattr(anthropic, "is_ordinary_end", lambda data: False)
+            monkeypatch.setattr(anthropic, "ordinary_chunk", lambda data: msgspec.UNSET)
         decoder = ChunkDecoder(provider, lenient=lenient, choices=choices)
         chunks = [chunk for piece in pieces for chunk in decoder.feed(piece, 1.0)]
         chunks += decoder.finish(2.0)

@@ -509,6 +509,77 @@ def test_a_plain_usage_of_anthropics_is_read_as_any_is(raw: dict[str, Any]) -> N
     assert_read_alike(raw, "anthropic")
 
 
+LIVES = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens", "ephemeral_2h_input_tokens")
+ANTHROPIC_ODD = st.sampled_from((None, True, -1, 1.5, 2**53, "3", "x", [], {}))
+ANTHROPIC_COUNTS = st.sampled_from((0, 0, 1, 2, 5)) | ANTHROPIC_ODD
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            **dict.fromkeys(ANTHROPICS, ANTHROPIC_COUNTS),
+            "cache_creation": st.dictionaries(st.sampled_from(LIVES), ANTHROPIC_COUNTS)
+            | ANTHROPIC_ODD,
+            "service_tier": st.sampled_from(("standard", "Standard", "priority", "batch", "", 5)),
+            "inference_geo": st.sampled_from(("global", "not_available", "us", "", None, [])),
+            "speed": st.sampled_from(("standard", "fast", None)),
+            "server_tool_use": st.just({"web_search_requests": 1}),
+        },
+    )
+)
+def test_a_usage_of_anthropics_with_terms_is_read_as_any_is(raw: dict[str, Any]) -> None:
+    assert_read_alike(raw, "anthropic")
+
+
+WITH_LIVES = {
+    **dict.fromkeys(ANTHROPICS, 5),
+    "cache_creation": {"ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 3},
+    "service_tier": "standard",
+    "inference_geo": "global",
+}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"cache_creation": {}},
+        {"cache_creation": {"ephemeral_5m_input_tokens": 2}},
+        {"cache_creation": {"ephemeral_1h_input_tokens": 6}},
+        {"cache_creation": {"ephemeral_1h_input_tokens": "3"}},
+        {"cache_creation": None},
+        {"cache_creation": 5},
+        {"cache_creation_input_tokens": 0},
+        {"cache_creation_input_tokens": "5"},
+        {"service_tier": None},
+        {"service_tier": "priority"},
+        {"service_tier": ["standard"]},
+        {"inference_geo": "us"},
+        {"inference_geo": "not_available"},
+        {"speed": "fast"},
+        {**dict.fromkeys(ANTHROPICS, 0), "cache_creation": {}},
+        {**dict.fromkeys(ANTHROPICS, 0), "cache_creation": {"ephemeral_5m_input_tokens": 1}},
+    ],
+)
+def test_a_usage_of_anthropics_that_is_all_but_plain(more: dict[str, Any]) -> None:
+    assert_read_alike({**WITH_LIVES, **more}, "anthropic")
+    without = {name: count for name, count in WITH_LIVES.items() if name not in ANTHROPICS}
+    assert_read_alike({**without, **more}, "anthropic")
+
+
+def test_a_usage_as_anthropic_opens_with_is_plain() -> None:
+    assert usage_module._plain_anthropic_usage(WITH_LIVES) == Usage(
+        uncached_input_tokens=5,
+        cache_read_tokens=5,
+        cache_write_tokens=5,
+        completion_tokens=5,
+        cache_write_1h_tokens=3,
+        service_tier="standard",
+        raw=WITH_LIVES,
+    )
+
+
 @given(
     st.fixed_dictionaries(
         {"promptTokenCount": st.integers(0, 9)},

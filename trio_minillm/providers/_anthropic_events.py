@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from .._types.errors import ProtocolError
+from .._types.usage import Usage
 from ._coerce import (
     Reader,
     anything,
@@ -23,6 +24,7 @@ from ._coerce import (
     word,
 )
 from ._parts import text_within
+from ._usage import anthropic_usage
 
 MAX_BLOCKS = 4096
 """Content blocks in one message, as many as `Ingest` keeps."""
@@ -198,23 +200,12 @@ decode_kind = msgspec.json.Decoder(Kind).decode
 decode_message = msgspec.json.Decoder(Message).decode
 
 
-class _OrdinaryEnd(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    type: Literal["message_delta"]
-    delta: msgspec.Raw
-    usage: msgspec.Raw = msgspec.Raw()
-    context_management: msgspec.Raw = msgspec.Raw()
-
-
-_ordinary_end = msgspec.json.Decoder(_OrdinaryEnd).decode
-
-
-def is_ordinary_end(data: bytes) -> bool:
-    """Return True for a ``message_delta`` with no fields but those of the reference."""
-    try:
-        _ordinary_end(data)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        return False
-    return True
+def told(raw: Any) -> Usage | None:
+    """Return a usage object, if it says something."""
+    if not raw:
+        return None
+    usage = anthropic_usage(raw)
+    return usage if usage.completion_tokens is not None or not usage.empty else None
 
 
 # -- types that are unknown or missing ---------------------------------------------------------

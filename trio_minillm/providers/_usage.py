@@ -190,26 +190,43 @@ _ANTHROPIC: Final = frozenset(
         *("cache_read_input_tokens", "cache_creation_input_tokens"),
     }
 )
+_LIVES: Final = frozenset({"ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"})
 _INPUT, _OUTPUT = paths("input_tokens"), paths("output_tokens")
 
 
 def _plain_anthropic_usage(raw: Any) -> Usage | None:
-    """Return a usage that has only the counts which all of Anthropic's have, or ``None`` for others."""
-    if type(raw) is not dict or not _ANTHROPIC.issuperset(raw):
+    """Return a usage that has only the counts which all of Anthropic's have, perhaps with the lives of
+    the cache's tokens and with terms that change no price, or ``None`` for others.
+
+    For these it does what `_any_anthropic_usage` does, in a tenth of the time.
+    """
+    if type(raw) is not dict:
         return None
-    for count in raw.values():
+    counts, lives, tier = raw, _NOTHING, None
+    if not _ANTHROPIC.issuperset(raw):
+        counts = raw.copy()
+        lives, tier = counts.pop("cache_creation", _NOTHING), counts.pop("service_tier", None)
+        place = counts.pop("inference_geo", None)
+        usual = tier in (None, "standard") and place in (None, *_ANYWHERE)
+        if not usual or not _ANTHROPIC.issuperset(counts):
+            return None
+    for count in counts.values():
         if type(count) is not int or not 0 <= count < MAX_COUNT:
             return None
-    new, read = raw.get("input_tokens"), raw.get("cache_read_input_tokens")
-    written = raw.get("cache_creation_input_tokens")
-    if not (new or read or written) and len(raw) > ("output_tokens" in raw):
+    new, read = counts.get("input_tokens"), counts.get("cache_read_input_tokens")
+    written = counts.get("cache_creation_input_tokens")
+    if lives is not _NOTHING and not _are_parts(lives, _LIVES, written or 0):
+        return None
+    if not (new or read or written) and len(counts) > ("output_tokens" in counts):
         return None  # a prompt of no tokens
     return Usage(
         uncached_input_tokens=new,
         cache_read_tokens=read,
         cache_write_tokens=written,
-        completion_tokens=raw.get("output_tokens"),
-        raw=dict(raw),
+        completion_tokens=counts.get("output_tokens"),
+        cache_write_1h_tokens=lives.get("ephemeral_1h_input_tokens"),
+        service_tier=tier,
+        raw=raw.copy(),
     ).read_by(anthropic_usage)
 
 
@@ -507,6 +524,8 @@ ANTHROPIC_TIERS: Final = {**OPENAI_TIERS, "priority": "committed"}
 """Likewise for Anthropic, whose priority tier is paid by contract."""
 _NOT_SAID: Final = frozenset({"", "auto", "none", "null"})
 """Words that leave the tier open."""
+_ANYWHERE: Final = ("global", "not_available")
+"""Words for places that have no price of their own."""
 _TRAFFIC: Final = ("extra_properties", "google", "traffic_type")
 """The place of the tier in Vertex's usage: ``ON_DEMAND``, ``ON_DEMAND_PRIORITY`` and others."""
 
@@ -548,7 +567,7 @@ def tier_of(terms: Mapping[str, str], tiers: Mapping[str, str]) -> str | None:
     found = [
         tiers.get(word, word) if name == "service_tier" else word
         for name, word in terms.items()
-        if word not in ("global", "not_available")
+        if word not in _ANYWHERE
     ]
     special = [word for word in found if word != "standard"]
     return "+".join(special) if special else (found[0] if found else None)

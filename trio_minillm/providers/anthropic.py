@@ -31,13 +31,14 @@ from ._anthropic_events import (
     decode_kind,
     decode_loosely,
     decode_message,
-    is_ordinary_end,
     is_unknown,
     kind_of,
     kind_of_event,
     read_event,
     read_message,
+    told,
 )
+from ._anthropic_ordinary import ordinary_chunk
 from ._anthropic_request import AZURE, CALL_FIELDS, OWN_HOST, TYPED_FIELDS, messages_body
 from ._base import (
     MODELS,
@@ -57,7 +58,7 @@ from ._errors import complaint_in, error_from, failure_beside, is_error, name_an
 from ._parts import READ_AGAIN, text_within, texts_of
 from ._pricing import stated_or_priced
 from ._reasons import USUAL_REASONS, failure_of, reason_of
-from ._usage import anthropic_usage, at_path
+from ._usage import at_path
 
 _TYPED = EVENTS - {"error"}
 """Names of events that are not failures."""
@@ -144,6 +145,8 @@ class Anthropic(Provider):
 
     def _parse(self, data: bytes, name: str) -> Parsed:
         """Translate an event; ``name`` is its SSE name, for one that has no type in its data."""
+        if (ordinary := ordinary_chunk(data)) is not msgspec.UNSET:
+            return ordinary
         try:
             event = decode(data)
         except (msgspec.DecodeError, UnicodeError) as exc:
@@ -177,11 +180,11 @@ class Anthropic(Provider):
             return _stop(event)
         if kind == "message_delta":
             try:
-                if not is_ordinary_end(data) and (told := failure_beside(data)) is not None:
-                    raise ProviderError(told)
+                if (failure := failure_beside(data)) is not None:
+                    raise ProviderError(failure)
                 return _message_delta(event)
             except ProviderError as exc:  # a failed answer has used tokens, too
-                exc.usage = exc.usage or _told(event.usage)
+                exc.usage = exc.usage or told(event.usage)
                 raise
         if kind == "message_start":
             if isinstance(event.message, Message):
@@ -189,7 +192,7 @@ class Anthropic(Provider):
             return StreamChunk(progress=False, unread=("message",))
         if kind == "message_stop":
             reason = _reason_in(event)
-            out = StreamChunk(end=True, progress=False, usage=_told(event.usage))
+            out = StreamChunk(end=True, progress=False, usage=told(event.usage))
             out.finish_reason, out.progress = reason, reason is not None
             return out
         if kind == "ping":
@@ -197,8 +200,8 @@ class Anthropic(Provider):
         if kind == "message":
             return self._whole_message(data)
         if not kind or "error" in kind:  # a gateway's own: {"type": "too_many_requests_error", …}
-            if (told := complaint_in(loose_json(data))) is not None:
-                raise ProviderError(told, vague=failure_beside(data) is None)
+            if (failure := complaint_in(loose_json(data))) is not None:
+                raise ProviderError(failure, vague=failure_beside(data) is None)
             return StreamChunk(progress=False, answer=False)
         return StreamChunk(answer=False)  # unknown, but a sign of life
 
@@ -232,13 +235,13 @@ class Anthropic(Provider):
         if message.content is None or message.type == "error":
             raise ProviderError(self.parse_error(None, body))
         try:
-            if (told := failure_beside(body)) is not None:
-                raise ProviderError(told)
+            if (failure := failure_beside(body)) is not None:
+                raise ProviderError(failure)
             said = _message(message)
             out = [said] if isinstance(said, StreamChunk) else said
             return [*out, StreamChunk(end=True, progress=False)]
         except ProviderError as exc:
-            exc.usage = exc.usage or _told(message.usage)
+            exc.usage = exc.usage or told(message.usage)
             name_answer(exc, message.id, message.model)
             raise
 
@@ -422,7 +425,7 @@ def _string(block: dict[str, Any], key: str) -> str:
 def _message(message: Message) -> StreamChunk | list[StreamChunk]:
     """Translate ``message_start``, which has content only if the server had the whole answer."""
     head = StreamChunk(id=message.id, model=message.model, progress=False)
-    head.usage = _told(message.usage)
+    head.usage = told(message.usage)
     if not message.content and message.stop_reason is None:
         return head
     out = [head]
@@ -433,7 +436,7 @@ def _message(message: Message) -> StreamChunk | list[StreamChunk]:
     if reason:
         # The same usage again: together with the finish reason, it is final.
         last = StreamChunk(finish_reason=reason)
-        last.usage = _told(message.usage)
+        last.usage = told(message.usage)
         last.metadata = _stop_facts(message)
         out.append(last)
     return out
@@ -447,7 +450,7 @@ def _message_delta(event: Event) -> StreamChunk:
     out.metadata = _stop_facts(delta)
     if event.context_management:
         out.metadata = {**(out.metadata or {}), "context_management": event.context_management}
-    out.usage = _told(event.usage) or _told(delta.usage)
+    out.usage = told(event.usage) or told(delta.usage)
     return out
 
 
@@ -468,14 +471,6 @@ def _reason_in(event: Event) -> str | None:
         if given is not None and (reason := _stop_reason(given)):
             return reason
     return None
-
-
-def _told(raw: Any) -> Usage | None:
-    """Return a usage object, if it says something."""
-    if not raw:
-        return None
-    usage = anthropic_usage(raw)
-    return usage if usage.completion_tokens is not None or not usage.empty else None
 
 
 def _stop_reason(value: Any) -> str | None:
