@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from decimal import Decimal
+from functools import partial
 
 import pytest
 import trio
@@ -272,10 +273,11 @@ async def test_a_budget_is_charged_the_difference_when_an_attempt_is_settled(aut
 async def test_close_ends_the_streams_that_are_open():
     ended = []
     async with Kept() as keeper:
-        keeper.enter("one", lambda: ended.append("one"))
-        keeper.enter("two", lambda: ended.append("two"))
-        keeper.leave("one")
-        keeper.leave("three")
+        one, two = (partial(ended.append, name) for name in ("one", "two"))
+        keeper.enter(one)
+        keeper.enter(two)
+        keeper.leave(one)
+        keeper.leave(ended.clear)  # which was not entered
         keeper.check_open()
     assert ended == ["two"]
     with pytest.raises(RuntimeError, match="has been left"):
@@ -296,7 +298,7 @@ async def test_close_waits_for_what_was_cancelled_alone(when, outcome, took, aut
             await trio.testing.wait_all_tasks_blocked()
         else:
             record = unsettled(keeper, outcome)
-            keeper.enter("one", lambda: keeper.book(record, MODEL, None, 30.0))
+            keeper.enter(lambda: keeper.book(record, MODEL, None, 30.0))
     assert kept.took == took
     assert [r.unsettled for r in told.records] == [took == 0]
 

@@ -65,27 +65,27 @@ def test_a_budget_without_limits_is_idle_and_counts_all_the_same():
     assert budget.idle
     assert not Budget(Limits(), Budget(Limits(max_cost=1))).idle
     budget.spend(Decimal(1), 10)
-    budget.change(Limits(max_tokens=20, running="cancel"), {"one": stopped.append})
+    budget.change(Limits(max_tokens=20, running="cancel"), [lambda error: stopped.append(error)])
     assert not budget.idle
-    budget.enter("two", stopped.append)
+    budget.enter(stopped.append)
     assert stopped == []
     budget.spend(Decimal(0), 10)
     assert [error.allowed for error in stopped] == [20, 20]
-    budget.change(Limits(), {"one": stopped.append})
+    budget.change(Limits(), [stopped.append])
     assert budget.idle
     budget.check()
-    outer.change(Limits(max_tokens=1, running="cancel"), {})
+    outer.change(Limits(max_tokens=1, running="cancel"), [])
     assert len(stopped) == 2  # an outer one that was idle was told of no stream
 
 
 def test_other_limits_count_what_was_spent_before():
     budget = Budget(Limits(max_tokens=100))
     budget.spend(Decimal("0.5"), 10)
-    budget.change(Limits(max_tokens=11), {})
+    budget.change(Limits(max_tokens=11), [])
     budget.check()
     stopped = []
-    budget.enter("one", stopped.append)
-    budget.change(Limits(max_cost=0.5, running="cancel"), {"one": stopped.append})
+    budget.enter(stopped.append)
+    budget.change(Limits(max_cost=0.5, running="cancel"), [stopped.append])
     assert [type(error) for error in stopped] == [BudgetExceeded]
     with pytest.raises(BudgetExceeded, match="max_cost"):
         budget.check()

@@ -237,6 +237,29 @@ async def test_the_same_response_comes_from_the_same_bytes(way: Open, name: str)
                 await response.aclose()
 
 
+def test_a_header_is_found_without_reading_the_others() -> None:
+    received = ResponseHeaders(b"X-A:  one \r\nx-a-b: two\r\nx-c:")
+    assert [received.get(name) for name in ("x-a", "x-a-b", "x-c", "a", "x")] == [
+        *("one", "two", ""),
+        *(None, None),
+    ]
+    assert repr(received) == "<headers>"
+    assert dict(received) == {"x-a": "one", "x-a-b": "two", "x-c": ""}
+    assert (len(received), received["x-a"], received.get("x-a"), "x" in received) == (
+        3,
+        "one",
+        "one",
+        False,
+    )
+
+
+def test_a_header_that_came_twice_is_joined_and_one_that_is_not_ascii_decoded() -> None:
+    assert ResponseHeaders(b"x-a: one\r\nx-b: b\r\nX-A: two").get("x-a") == "one, two"
+    assert ResponseHeaders("x-a: é".encode()).get("x-a") == "é"
+    assert ResponseHeaders(b"x-a: \xe9").get("x-a") == "é"
+    assert ResponseHeaders(b"").get("x-a", "none") == "none"
+
+
 @given(
     st.lists(
         st.tuples(

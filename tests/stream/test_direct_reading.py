@@ -103,6 +103,20 @@ def test_one_task_wakes_for_a_chunk(tls: bool) -> None:
     run(main, ON_SOCKETS)
 
 
+def test_a_stream_that_waits_at_its_socket_holds_no_channel() -> None:
+    """It takes one again for what its task has to hand over: here the error that ends the answer."""
+
+    async def main() -> None:
+        async with streaming(*spaced(W.says("x")), hang) as (stream, _, _):
+            assert stream._task._handoff is not None
+            assert stream._task._handoff._channel is None
+            with pytest.raises(llm.StreamTimeout):
+                await stream.collect()
+            assert stream.text == SO_FAR + "x"
+
+    run(main, ON_SOCKETS)
+
+
 @pytest.mark.parametrize("take", ["iterate", "collect", "next_chunk"])
 def test_a_connection_that_was_read_directly_is_used_again(take: str) -> None:
     async def main() -> None:

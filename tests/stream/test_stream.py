@@ -584,13 +584,14 @@ async def test_leaving_takes_what_waits_for_room(autojump_clock):
 
 
 async def test_a_channel_is_used_again_by_the_next_stream(monkeypatch):
-    monkeypatch.setattr("trio_minillm._stream.handoff._unused_channels", [])
+    unused = []
+    monkeypatch.setattr("trio_minillm._stream.handoff._unused_channels", unused)
     used = []
     async with client_of(reply(*openai_events("a", "b")))[1] as client:
         for _ in range(3):
             async with client.stream(model(), "Hi") as stream:
-                used.append(stream._source._handoff._channel)
                 assert await text_of(stream) == "ab"
+            used += unused
     assert used[0] is used[1] is used[2]
     assert used[0][1].statistics().open_send_channels == 1
 
@@ -603,19 +604,24 @@ async def test_a_channel_that_may_not_be_empty_is_closed(monkeypatch, left, auto
         handoff._send.send_nowait(item)
         raise KeyboardInterrupt  # before it was counted
 
-    unused = []
+    def open_channel(size):
+        opened.append(trio.open_memory_channel(size))
+        return opened[-1]
+
+    unused, opened = [], []
     monkeypatch.setattr("trio_minillm._stream.handoff._unused_channels", unused)
+    monkeypatch.setattr("trio_minillm._stream.handoff._open_channel", open_channel)
     if left == "in the middle of an item":
         monkeypatch.setattr("trio_minillm._stream.handoff.Handoff.put_nowait", interrupt)
-    steps = [RuntimeError("bug")] if left == "with a crash" else [*openai_events("secret"), hang]
+    steps = openai_events("secret")
+    steps += [RuntimeError("bug")] if left == "with a crash" else [hang]
     async with client_of(reply(*steps))[1] as client:
         with nullcontext() if left == "with an item" else pytest.raises(BaseException):
             async with client.stream(model(), "Hi") as stream:
-                channel = stream._source._handoff._channel
                 await trio.testing.wait_all_tasks_blocked()
                 monkeypatch.setattr(stream, "drain_buffered", lambda: None)  # it takes no more
     assert unused == []
-    assert channel[0].statistics().open_send_channels == 0
+    assert [channel[0].statistics().open_send_channels for channel in opened] == [0]
 
 
 async def test_no_more_channels_are_kept_than_that(monkeypatch):

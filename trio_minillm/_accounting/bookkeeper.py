@@ -99,7 +99,7 @@ class Bookkeeper:
         self._on_cost = on_cost
         self._nursery = nursery
         # What ends each stream that runs, and the budget that it counts in.
-        self._streams: dict[object, tuple[Callable[..., None], Budget | None]] = {}
+        self._streams: dict[Callable[..., None], Budget | None] = {}
         # The model to ask about an unsettled record, and the budget it counts in, by its key.
         self._unsettled: dict[str, tuple[Model, Budget | None]] = {}
         self._asking: dict[str, PendingSettlement] = {}  # of this client's own tasks, by key
@@ -113,26 +113,25 @@ class Bookkeeper:
         if self._closed:
             raise RuntimeError("the client's block has been left")
 
-    def enter(self, stream: object, end: Callable[..., None], budget: Budget | None = None) -> None:
-        """Register a stream that begins, and the budget that it counts in. ``end`` ends it if the
-        client's block ends first.
+    def enter(self, end: Callable[..., None], budget: Budget | None = None) -> None:
+        """Register a stream that begins, by what ends it if the client's block ends first, and the budget
+        that it counts in.
         """
-        self._streams[stream] = end, budget
+        self._streams[end] = budget
 
-    def leave(self, stream: object) -> None:
+    def leave(self, end: Callable[..., None]) -> None:
         """Forget a stream that has ended."""
-        self._streams.pop(stream, None)
+        self._streams.pop(end, None)
 
     def change(self, budget: Budget, limits: Limits) -> None:
         """Replace the limits of a budget, also for the streams that run in it already."""
-        of_all = self._streams.items()
-        budget.change(limits, {stream: end for stream, (end, its) in of_all if its is budget})
+        budget.change(limits, [end for end, its in self._streams.items() if its is budget])
 
     def close(self) -> None:
         """End the streams that other tasks still hold open, as the client's block ends."""
         self._closed = True
         while self._streams:
-            _, (end, _) = self._streams.popitem()
+            end, _ = self._streams.popitem()
             end()
         for pending in self._asking.values():
             pending.hurry()

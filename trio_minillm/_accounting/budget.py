@@ -5,7 +5,7 @@ Nothing here is async. A budget within another one passes everything on to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 
 from .._types.checks import warn_caller
@@ -22,7 +22,9 @@ class Budget:
         self._parent = parent
         self._cost = Decimal(0)
         self._tokens = 0
-        self._running: dict[object, Callable[[BudgetExceeded], None]] = {}
+        self._running: dict[
+            Callable[[BudgetExceeded], None], None
+        ] = {}  # what stops each, in order
         self._stopping = False
         self._unpriced = ""
         self._warned = False
@@ -63,33 +65,29 @@ class Budget:
         if self._parent is not None:
             self._parent.warn()
 
-    def change(
-        self,
-        limits: Limits,
-        running: Mapping[object, Callable[[BudgetExceeded], None]],
-    ) -> None:
+    def change(self, limits: Limits, running: Iterable[Callable[[BudgetExceeded], None]]) -> None:
         """Replace the limits. What was spent before counts under the new ones, and so do the streams
-        that are ``running``, which did not enter while it was idle.
+        that are ``running``, by what stops them, since they did not enter while it was idle.
         """
         self._limits = limits
         self._note_idle()
-        self._running = {} if self.idle else dict(running)
+        self._running = {} if self.idle else dict.fromkeys(running)
         self.spend(Decimal(0), 0)
 
-    def enter(self, stream: object, stop: Callable[[BudgetExceeded], None]) -> None:
-        """Register a stream that begins. ``stop`` cancels it if a limit is reached.
+    def enter(self, stop: Callable[[BudgetExceeded], None]) -> None:
+        """Register a stream that begins, by what stops it if a limit is reached.
 
         Streams need neither enter nor leave while the budget is idle.
         """
-        self._running[stream] = stop
+        self._running[stop] = None
         if self._parent is not None and not self._parent.idle:
-            self._parent.enter(stream, stop)
+            self._parent.enter(stop)
 
-    def leave(self, stream: object) -> None:
+    def leave(self, stop: Callable[[BudgetExceeded], None]) -> None:
         """Forget a stream that has ended."""
-        self._running.pop(stream, None)
+        self._running.pop(stop, None)
         if self._parent is not None:
-            self._parent.leave(stream)
+            self._parent.leave(stop)
 
     def spend(self, cost: Decimal, tokens: int) -> None:
         """Add USD and tokens. If a limit is reached, cancel what runs where ``running="cancel"``."""
@@ -101,7 +99,7 @@ class Budget:
                 True  # a stream that is stopped is booked at once, which comes here again
             )
             while self._running and (error := self._exceeded()) is not None:
-                _, stop = self._running.popitem()
+                stop, _ = self._running.popitem()
                 stop(error)
             self._stopping = False
         if self._parent is not None:

@@ -6,9 +6,11 @@ application's threads.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from contextlib import suppress
+from typing import Any, TypeAlias
 
 import trio
 
@@ -16,6 +18,11 @@ from .lookup import Resolver, Target, custom_resolver, targets_of
 
 Tell: TypeAlias = Callable[[str], Awaitable[None]]
 """Async function that is told trace events."""
+
+UNSENT_BYTES = 16 * 1024
+"""Bytes of a request that the system takes ahead of the network, as with Trio's own streams: what waits
+there can't be cancelled."""
+_SHORT_QUEUE: int | None = getattr(trio.socket, "TCP_NOTSENT_LOWAT", None)
 
 STAGGER_SECONDS = 0.25
 """Seconds that one address has before the next is tried beside it (RFC 8305, section 5)."""
@@ -93,15 +100,31 @@ async def _connect_any(targets: list[Target], port: int) -> socket.socket:
 
 
 async def _connect(target: Target, port: int) -> socket.socket:
+    """Connect as `trio.SocketStream` and its socket do, without making either: see `connection`."""
     family, address = target
-    sock = trio.socket.socket(family, socket.SOCK_STREAM)
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        await sock.connect((address[0], port, *address[2:]))
-        stream = trio.SocketStream(sock)  # TCP_NODELAY, and a short queue of what is not sent yet
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if _SHORT_QUEUE is not None:
+            with suppress(OSError):  # not every system that names it has it
+                sock.setsockopt(socket.IPPROTO_TCP, _SHORT_QUEUE, UNSENT_BYTES)
+        await _connected(sock, (address[0], port, *address[2:]))
     except BaseException:
         sock.close()
         raise
-    # From here on without Trio's wrapper: see `connection`.
-    plain = socket.socket(fileno=stream.socket.detach())
-    plain.setblocking(False)
-    return plain
+    return sock
+
+
+async def _connected(sock: socket.socket, address: tuple[Any, ...]) -> None:
+    try:
+        sock.connect(address)
+    except BlockingIOError:
+        await trio.lowlevel.wait_writable(sock)
+        number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            raise OSError(
+                number, f"Error connecting to {address!r}: {os.strerror(number)}"
+            ) from None
+    else:
+        await trio.lowlevel.checkpoint()

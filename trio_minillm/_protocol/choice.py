@@ -67,6 +67,7 @@ class ChoiceBuilder:
     __slots__ = (
         "_bounds",
         "_numbered",
+        "_text",
         "_unnumbered",
         "extras",
         "index",
@@ -93,7 +94,9 @@ class ChoiceBuilder:
         self.over_limit: tuple[str, int] | None = None
         """The limit that was crossed: what is bounded, in words, and the number."""
         self._numbered = _NO_PARTS  # by content-block number
-        self._unnumbered: tuple[TextBuilder, ...] = ()  # on wires without numbers: one of a kind
+        # On wires without numbers: the text, and one part of each other kind.
+        self._text: TextBuilder | None = None
+        self._unnumbered: tuple[TextBuilder, ...] = ()
         self.extras: Extras | None = None
         """Its contents beside text and reasoning, once there are any."""
 
@@ -128,6 +131,8 @@ class ChoiceBuilder:
     def part(self, kind: str, number: int | None) -> TextBuilder:
         """Return the part that a piece of this kind belongs to; open it if there is none."""
         if number is None:
+            if kind == "text" and self._text is not None:
+                return self._text
             for found in self._unnumbered:
                 if found.kind == kind:
                     return found
@@ -136,7 +141,10 @@ class ChoiceBuilder:
             if isinstance(last, TextBuilder) and last.kind == kind:
                 return last
             found = TextBuilder(kind)
-            self._unnumbered = (*self._unnumbered, found)
+            if kind == "text":
+                self._text = found
+            else:
+                self._unnumbered = (*self._unnumbered, found)
             self._append(found)
             return found
         there = self._numbered.get(number)

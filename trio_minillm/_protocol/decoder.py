@@ -145,8 +145,7 @@ class ChunkDecoder:
         self._array: ArrayEvents | None = None  # in place of `_sse`, in a body that is an array
         self._paths: PathArguments | None = None  # once a call came whose arguments have paths
         self._sse = new_framing(max_event)
-        # In a read of so many bytes, no block can cross a bound.
-        self._bounded_bytes = min(MAX_DECODED, max_event) - QUICK_BYTES
+        self._bounded_bytes = min(MAX_DECODED, max_event)  # of a block that crosses no bound
         self._by_template = provider.literal_text and not raw
         self._template: EventTemplate | None = None
         # Learning parses an event a second time, and some streams never repeat themselves.
@@ -173,7 +172,7 @@ class ChunkDecoder:
                 data = self._sniff(data)
                 if self._array is not None:
                     return self._elements(self._array, data, at)
-        bounded = len(data) <= self._bounded_bytes
+        bounded = len(data) + QUICK_BYTES <= self._bounded_bytes
         template = self._template if bounded and self._halves is None else None
         if template is not None and data.find(_BLANK) == len(data) - len(_BLANK):
             # The commonest read: a single event, like the one before.

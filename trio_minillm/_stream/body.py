@@ -183,7 +183,7 @@ class BodyReader(Waiter):
                 answer.error = exc
             if self._sliced(data):
                 continue
-            now = answer.clocks.now()
+            now = answer.clocks.clock.current_time()
             chunks, content = answer.feed(data, now)
             if answer.state.over:
                 self._info.ended = now
@@ -294,7 +294,7 @@ class BodyReader(Waiter):
         except StreamError as exc:
             answer.error = exc
             data = b""
-        now = answer.clocks.now()
+        now = answer.clocks.clock.current_time()
         try:
             if data is not None and not self._sliced(data):
                 chunks, _ = answer.feed(data, now)

@@ -28,7 +28,6 @@ name. An answer in the background that is taken up again after content has no se
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
 from functools import lru_cache
 from typing import Final
@@ -178,7 +177,7 @@ class Clocks(Deadline):
         "_reported",
         "_since",
         "_timeouts",
-        "now",
+        "clock",
         "sent_at",
     )
 
@@ -191,11 +190,11 @@ class Clocks(Deadline):
         sent: bool = False,
         begun: bool = False,
     ) -> None:
-        self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
-        """Returns the time; as `trio.current_time`, in a third of its steps."""
+        self.clock: trio.abc.Clock = trio.lowlevel.current_clock()
+        """The clock of the run. To ask it takes a third of the steps of `trio.current_time`."""
         self._timeouts = timeouts
         # The phase began, or sending has made progress.
-        self._since = self.now() if now is None else now
+        self._since = self.clock.current_time() if now is None else now
         self._phase = SENT if sent else CONNECTING
         self.sent_at: float | None = self._since if sent else None
         """Time at which the request was out, as far as it is."""
@@ -248,13 +247,13 @@ class Clocks(Deadline):
 
     def _moved(self) -> None:
         if self._phase is not SENT:
-            self._since = self.now()
+            self._since = self.clock.current_time()
             self._arm()
 
     def _enter(self, phase: Phase) -> None:
         if phase is not self._phase:
             self._phase = phase
-            self._since = self._bytes_at = self.now()
+            self._since = self._bytes_at = self.clock.current_time()
             self._plain_state = OPEN if phase is SENT else None
             self.sent_at = self._since if phase is SENT else None
         self._arm()
@@ -293,7 +292,7 @@ class Clocks(Deadline):
     def pause(self) -> float:
         """Stop all clocks while the consumer is slow. Returns what `resume` takes."""
         self.remove()
-        return self.now()
+        return self.clock.current_time()
 
     def away(self) -> float:
         """As `pause`, from the newest bytes on: the consumer, which reads, has not come back since."""
@@ -302,7 +301,7 @@ class Clocks(Deadline):
 
     def resume(self, paused_at: float) -> None:
         """Let the clocks go on; the time since ``paused_at`` does not count."""
-        gone = self.now() - paused_at
+        gone = self.clock.current_time() - paused_at
         self._since += gone
         self._bytes_at += gone
         self.put_off_total(gone)
@@ -314,7 +313,7 @@ class Clocks(Deadline):
     def stop(self) -> float:
         """Stop all clocks for good. Returns what is left of the clock ``total``, in seconds."""
         self.remove()
-        return max(0.0, self.total_at - self.now())
+        return max(0.0, self.total_at - self.clock.current_time())
 
     def _running(self) -> list[tuple[float, str, float | None]]:
         """Return the clocks that run now, but for ``first_chunk``: since when, name, length."""

@@ -385,9 +385,9 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                 if not ingest.chunks % COMPACT_EVERY:
                     ingest.compact()
                 return chunk
-            shown = self._take()
-            if shown is not None:
-                return shown
+            taken = self._take()
+            if taken is not None:
+                return taken
             if ingest.state.over and self._source.started and not self._closed:
                 self._raise_once()  # the check was just made, and leaving the block lets others run
                 raise StopAsyncIteration

@@ -366,7 +366,7 @@ class StreamTask:
         info = self.info
         self._waited = self._waited or exchange.waits
         clocks.answered(sending=exchange.sending, resumable=exchange.resumable)
-        info.headers_at = clocks.now()
+        info.headers_at = clocks.clock.current_time()
         info.sent_at = clocks.sent_at  # none where an answer comes before all of the request is out
         info.status = exchange.status
         headers = info.headers = exchange.headers

@@ -114,9 +114,9 @@ class TrackedStream(StreamingCompletion):
 
     def _begin(self) -> None:
         self._bookkeeper.check_open()
-        self._bookkeeper.enter(self, self._stop, self._budget)
+        self._bookkeeper.enter(self._stop, self._budget)
         if self._budget is not None and not self._budget.idle:
-            self._budget.enter(self, self._stop)
+            self._budget.enter(self._stop)
 
     async def _close(self, *, at_once: bool) -> None:
         await super()._close(at_once=at_once)
@@ -244,9 +244,9 @@ class TrackedStream(StreamingCompletion):
         return self._booked_cost
 
     def _forget(self) -> None:
-        self._bookkeeper.leave(self)
+        self._bookkeeper.leave(self._stop)
         if self._budget is not None and not self._budget.idle:
-            self._budget.leave(self)
+            self._budget.leave(self._stop)
 
     def _attempt_failed(self, error: MiniLLMError) -> None:
         """Record an attempt that failed and that another follows."""

@@ -41,10 +41,10 @@ class PaidBudget(Budget):
     def check(self) -> None:
         """Let any answer through."""
 
-    def enter(self, stream: object, stop: Callable[..., None]) -> None:
+    def enter(self, stop: Callable[..., None]) -> None:
         """Stop no stream whose answer is there."""
 
-    def leave(self, stream: object) -> None:
+    def leave(self, stop: Callable[..., None]) -> None:
         """Forget nothing, since nothing was kept."""
 
 
