@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import pytest
 
+from trio_minillm._protocol import builders, choice
 from trio_minillm._protocol import sse as _sse
+from trio_minillm._stream.buffer import NO_CHUNKS
 
 from .fuzz import mutate, targets
 
@@ -50,3 +53,12 @@ def test_the_targets_hold(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
             check(data)
         except Exception as exc:
             raise AssertionError(f"{target} {data!r}") from exc
+    assert not list(shared_contents())
+
+
+def shared_contents() -> Iterator[object]:
+    """Yield what is in the containers that all streams share since they are empty."""
+    extras, additions = choice._NO_EXTRAS, builders._NOTHING
+    yield from (*choice._NO_PARTS, *builders._NO_BLOCKS, *_sse._NO_BYTES, *NO_CHUNKS)
+    yield from (*additions.citations, *additions.signature, *additions.details)
+    yield from (*extras.annotations, *extras.logprobs, *extras.audio, *extras.images)

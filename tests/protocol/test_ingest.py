@@ -444,6 +444,21 @@ def test_blocks_become_parts_in_order_with_signatures_and_citations():
     assert response.to_message().parts == response.parts
 
 
+def test_the_parts_of_a_copied_machine_are_its_own():
+    """What is shared by machines while it is empty must not be shared by the parts of one copy."""
+    begun = [StreamChunk("a", reasoning="b"), StreamChunk("c", reasoning="d", choice=1)]
+    rest = [
+        StreamChunk(reasoning="e", part=0),
+        StreamChunk(reasoning="f", part=0, choice=1),
+        change(None, signature="s"),
+    ]
+    made = machine(*begun, choices=2)
+    copied = copy.deepcopy(made)
+    for one in (copied, made):
+        one.ingest_all(copy.deepcopy(rest))
+    assert copied.response().choices == made.response().choices
+
+
 def test_blocks_may_overlap():
     response = finished(
         start(0, "text"),

@@ -571,6 +571,18 @@ def test_backpressure_reaches_the_body(autojump):
     run(autojump, main)
 
 
+async def test_leaving_takes_what_waits_for_room(autojump_clock):
+    """A consumer that never caught up still counts what was read for it, usage included."""
+    *events, reason, usage, done = openai_events(*["x"] * BUFFERED_BATCHES)
+    async with client_of(reply(*events, reason + usage + done))[1] as client:
+        async with client.stream(model(), "Hi") as stream:
+            await trio.sleep(1)
+            assert stream._source._handoff.sent == BUFFERED_BATCHES  # and one more waits
+    assert stream.text == "x" * BUFFERED_BATCHES
+    assert stream.outcome is Outcome.FINISHED
+    assert stream.usage is not None
+
+
 async def test_a_channel_is_used_again_by_the_next_stream(monkeypatch):
     unused = []
     monkeypatch.setattr("trio_minillm._stream.handoff._unused_channels", unused)

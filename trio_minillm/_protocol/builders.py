@@ -94,7 +94,7 @@ class Additions:
 
 
 _NOTHING = Additions()
-"""The additions of every part without any; nothing is put into them."""
+"""The additions of every part without any, where they are read."""
 
 
 class TextBuilder(Joined):
@@ -109,12 +109,12 @@ class TextBuilder(Joined):
         self.kind: str = kind
         self.start: dict[str, Any] | None = start
         """The content block as it was opened, on wires with blocks."""
-        self._additions = _NOTHING
+        self._additions: Additions | None = None
 
     @property
     def additions(self) -> Additions:
         """The place for what comes beside the text."""
-        if self._additions is _NOTHING:
+        if self._additions is None:
             self._additions = Additions()
         return self._additions
 
@@ -123,7 +123,7 @@ class TextBuilder(Joined):
         """True if it is text, and has nothing beside that."""
         return (
             self.kind == "text"
-            and not self._additions.citations
+            and not (self._additions or _NOTHING).citations
             and (self.start is None or not self.start.get("item"))
         )
 
@@ -134,7 +134,7 @@ class TextBuilder(Joined):
 
     def parts(self, wire: str) -> Iterable[Part]:
         """Yield the parts that it has become; several where reasoning came in blocks."""
-        text, additions = self.joined(), self._additions
+        text, additions = self.joined(), self._additions or _NOTHING
         if self.kind == "text":
             if text or additions.citations:
                 extra = None if self.start is None else self._extra(self.start)

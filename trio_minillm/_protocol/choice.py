@@ -203,7 +203,7 @@ class ChoiceBuilder:
             self._number(number, part)
 
     def _number(self, number: int | None, part: TextBuilder | CallBuilder) -> None:
-        if self._numbered is _NO_PARTS:
+        if not self._numbered:  # perhaps a copy of the shared one
             self._numbered = {}
         self._numbered[number] = part
 

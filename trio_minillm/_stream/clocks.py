@@ -160,7 +160,7 @@ class Clocks(Deadline):
     once, as on a connection that was kept, no deadline is set for what takes no time. ``begun`` says that
     content came before, on a connection that was cut: then ``idle`` runs from the beginning, anew.
 
-    Its 17 attributes are the lengths, what is known of the attempt, and what follows from them.
+    Its 16 attributes are the lengths, what is known of the attempt, and what follows from them.
     """
 
     __slots__ = (
