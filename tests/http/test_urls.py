@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm._http.transport_errors import UnsupportedProtocol
-from trio_minillm._http.urls import MAX_URL, PlainURL, origin_of, parsed
+from trio_minillm._http.urls import LONGEST_URL, PlainURL, origin_of, parsed
 from trio_minillm.providers import Model
 
 
@@ -86,7 +86,7 @@ OTHER = [
     'https://x?"',
     "https://x?a b",
     "https://x?{a}",
-    f"https://x/{'a' * MAX_URL}"[:MAX_URL],
+    f"https://x/{'a' * LONGEST_URL}"[:LONGEST_URL],
 ]
 REFUSED = [
     "https://256.0.0.1/",
@@ -96,7 +96,7 @@ REFUSED = [
     "https://x\n/",
     "https://x/\n",
     "https://x/?\x7f",
-    f"https://x/{'a' * MAX_URL}"[: MAX_URL + 1],
+    f"https://x/{'a' * LONGEST_URL}"[: LONGEST_URL + 1],
 ]
 
 
@@ -109,7 +109,7 @@ def test_a_plain_url_needs_no_httpx(url: str) -> None:
 
 @pytest.mark.parametrize("url", OTHER, ids=lambda url: ascii(url)[:40])
 def test_any_other_is_parsed_by_httpx(url: str) -> None:
-    assert isinstance(parsed(url), httpx.URL) or len(url) == MAX_URL
+    assert isinstance(parsed(url), httpx.URL) or len(url) == LONGEST_URL
     assert parts(parsed(url)) == parts(httpx.URL(url))
 
 

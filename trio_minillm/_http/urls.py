@@ -14,7 +14,7 @@ from .transport_errors import UnsupportedProtocol
 if TYPE_CHECKING:
     import httpx
 
-MAX_URL = 65_536
+LONGEST_URL = 65_536
 """Characters of the longest URL that httpx takes."""
 
 _PORTS = {"http": 80, "https": 443}
@@ -62,7 +62,7 @@ URL: TypeAlias = "PlainURL | httpx.URL"
 @lru_cache(maxsize=64)  # parsing takes httpx 20 µs, and a client asks few addresses
 def parsed(url: str) -> URL:
     """Return a URL in its parts. Raises ``httpx.InvalidURL``, or ``TypeError`` for what is no text."""
-    plain = _PLAIN.fullmatch(url) if isinstance(url, str) and len(url) <= MAX_URL else None
+    plain = _PLAIN.fullmatch(url) if isinstance(url, str) and len(url) <= LONGEST_URL else None
     if plain is None:
         import httpx
 
