@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from trio_minillm._http import lookup
-from trio_minillm._http.dialing import dial
+from trio_minillm._http.dialing import _connect, dial
 from trio_minillm._http.lookup import KEEP_SECONDS, MAX_KEPT, MAX_THREADS, Resolver
 
 from ..support.peers import SOON, answering, serving
@@ -246,3 +246,14 @@ def test_a_look_up_that_outlasts_its_run_changes_nothing_in_the_next(names: Name
     trio.run(give_up)
     trio.run(again)
     assert names.asked == ["model.test"] * 2
+
+
+async def test_who_is_cancelled_connects_to_nobody() -> None:
+    """Also where the system refuses at once, so that nothing is waited for."""
+    nobody = (socket.AF_INET, ("255.255.255.255", 0))
+    with pytest.raises(OSError):
+        await _connect(nobody, 80)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await _connect(nobody, 80)
+    assert scope.cancelled_caught

@@ -113,16 +113,18 @@ def test_each_error_has_its_like_in_httpx(kind: type[TransportError]) -> None:
     assert getattr(transport_errors, kind.__name__) is kind
 
 
-@pytest.mark.parametrize("loaded", [True, False])
+@pytest.mark.parametrize("loaded", [True, False, "barred"])
 def test_a_cause_is_httpxs_where_a_program_can_look_for_it(
-    loaded: bool, monkeypatch: pytest.MonkeyPatch
+    loaded: bool | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = transport_errors.ReadError("broken")
     error.__cause__ = OSError(5, "x")
-    if not loaded:
+    if loaded == "barred":  # as a program says that it must not be imported
+        monkeypatch.setitem(sys.modules, "httpx", None)
+    elif not loaded:
         monkeypatch.delitem(sys.modules, "httpx")
     cause = safe_cause(error)
-    assert type(cause) is (httpx.ReadError if loaded else transport_errors.ReadError)
+    assert type(cause) is (httpx.ReadError if loaded is True else transport_errors.ReadError)
     assert (str(cause), cause and cause.__cause__) == ("broken", error.__cause__)
     assert safe_cause(transport_errors.RemoteProtocolError("b'a quote'")) is None
     own = OSError(5, "x")

@@ -34,3 +34,7 @@ class Line:
         while tasks and most:
             reschedule(tasks.popitem(last=False)[0])
             most -= 1
+
+    def wake_all(self) -> None:
+        """Go on with every task."""
+        self.wake(len(self._tasks))

@@ -74,8 +74,7 @@ class Sink:
     def close(self) -> None:
         """End iteration once all results were taken."""
         self._closed = True
-        while self._line:
-            self._line.wake()
+        self._line.wake_all()
 
     def clear(self) -> None:
         """Drop all results and end iteration: the consumer has left."""
@@ -124,7 +123,8 @@ class Results:
     def __init__(self, buffer: int, *, ordered: bool, on_full: Callable[[bool], None]) -> None:
         self.main = Sink(buffer, on_full)
         self.handed_out = 0
-        """Results that were handed out in order, if there is one."""
+        """The number of results that were handed out. It is kept only if they are in the order of the
+        requests."""
         self._sinks = [self.main]
         self._on_full = on_full
         self._ordered = ordered

@@ -283,8 +283,7 @@ class Run:
                     response=answer,
                     attempts=item.attempts,
                 )
-                self.counters.ok += 1
-                self._put(item, result)
+                self._hand_out(item, result)
             else:
                 await self._answered(item, answer)
             if item.queue.held and not item.lane.prospects.row:
@@ -494,9 +493,6 @@ class Run:
 
     def _hand_out(self, item: Item, result: BatchResult) -> None:
         self.counters.add_result(result)
-        self._put(item, result)
-
-    def _put(self, item: Item, result: BatchResult) -> None:
         self.results.put(result, item.number)
         if self.settings.ordered:
             self._resume_source()  # the window may have moved on

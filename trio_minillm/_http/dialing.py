@@ -117,6 +117,7 @@ async def _connect(target: Target, port: int) -> socket.socket:
 
 
 async def _connected(sock: socket.socket, address: tuple[Any, ...]) -> None:
+    await trio.lowlevel.checkpoint_if_cancelled()  # what is over already connects to nobody
     try:
         sock.connect(address)
     except BlockingIOError:

@@ -231,7 +231,7 @@ def safe_cause(exc: Exception) -> Exception | None:
     if isinstance(exc, errors_named("RemoteProtocolError", "InvalidURL")):
         return None
     # Only a program that has imported httpx can look for its errors, and then it finds them.
-    return in_httpx(exc) if isinstance(exc, TransportError) and "httpx" in sys.modules else exc
+    return in_httpx(exc) if isinstance(exc, TransportError) and sys.modules.get("httpx") else exc
 
 
 def host_of(url: str) -> str:

@@ -11,6 +11,7 @@ from .sniffer import BOM
 MAX_UNREAD = 32
 """Different names of what was left out that are kept; more are not counted."""
 NOTHING_UNREAD: Mapping[str, int] = MappingProxyType({})
+"""The record of every answer of which nothing was left out."""
 MAX_STRANGE = 4 * EXCERPT_CHARS
 """Bytes that are kept of a body, or an event, that is no part of an answer, to be shown if nothing
 else comes."""

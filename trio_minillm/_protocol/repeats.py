@@ -29,7 +29,8 @@ MESSAGE = b'"message"'
 _DELTA = b'"delta"'
 _NOTHING: frozenset[tuple[int, str]] = frozenset()
 _TEXT = frozenset({(0, "delta")})
-"""The kinds of almost every answer, before and behind its first text: one set for all the thousands."""
+"""The kinds of content that almost every answer has, behind its first text; before it has `_NOTHING`. One
+set each for all the thousands of streams."""
 _KINDS = ("delta", "reasoning", "refusal", "tool_calls", "reasoning_details")
 """Kinds of content: fields of `StreamChunk`."""
 

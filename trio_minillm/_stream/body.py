@@ -100,9 +100,8 @@ class BodyReader(Waiter):
         self._info = info
         self._sink = sink
         self._on_begin: Callable[[], None] | None = on_begin
-        self._slices: list[bytes] | None = (
-            None  # of a read that is too much for one step; last one first
-        )
+        # Of a read that is too much for one step; the last one first.
+        self._slices: list[bytes] | None = None
         self._unsent: list[StreamChunk] | None = None  # there was no room for them
         self._away_since: float | None = None  # told to the clocks when the consumer is back
 

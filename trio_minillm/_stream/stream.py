@@ -224,17 +224,12 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         if self._closed or not self._entered:
             self._check_open()
         self._busy = True
-        state, buffer, source = self._ingest.state, self._buffer, self._source
+        state, buffer = self._ingest.state, self._buffer
         waited = False
         try:
             while not state.over:
                 if buffer.position == len(buffer.batch):
-                    body = source.body
-                    if body is None or body.mode is not DIRECT or source.ready or buffer.error:
-                        waited = await self._receive_batch()
-                    else:  # as there, which would be another frame for as long as this waits
-                        buffer.put(await body.read_direct())
-                        waited = True
+                    waited = await self._receive_batch()
                     continue
                 buffer.taken += 1
                 if waited:
@@ -358,6 +353,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                 if here := bool((buffer.taken + 1) % YIELD_EVERY):
                     await checkpoint_if_cancelled()  # lets nobody else run
             elif (body := self._source.body) and body.mode is DIRECT and not self._source.ready:
+                # As `_receive_batch` does, which would be two frames for as long as this waits.
                 self._busy = True
                 buffer.batch, buffer.position = NO_CHUNKS, 0  # not held while this waits
                 try:
