@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 pytest.importorskip("typer", reason="needs the extra [cli]")
 pytest.importorskip("rich", reason="needs the extra [cli]")
 
-from ..support.command import COMMAND, KEY, run
+from ..support.command import COMMAND, KEY, LIMIT, environment, run
 from ..support.endpoint import HELLO, Endpoint, ThreadedServer, begin
 
 PROMPT = "a private prompt"
@@ -77,6 +78,21 @@ def test_chat_shows_each_attempt_and_no_secret(busy: Busy) -> None:
         rf"\[2\] \* finished after \d\.\d{{3}} s, {len(HELLO)} bytes, 2 chunks, request req-2",
         second[-1],
     )
+
+
+def test_what_is_told_begins_a_line_where_answer_and_notes_go_to_one_place(busy: Busy) -> None:
+    where = ["-m", "compatible:m", "--base-url", busy.url]
+    command = [*COMMAND, "chat", PROMPT, *where, "--verbose"]
+    ran = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        env=environment(),
+        timeout=LIMIT,
+    )
+    told = ran.stdout.decode().partition("Hello.")[2]
+    assert told.startswith("\n[2] < HTTP 200"), told
 
 
 def test_batch_shows_every_request(endpoint: Endpoint, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ stdout carries what was asked for, stderr everything else.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -24,6 +25,10 @@ TABS, ALIGNED, MARKDOWN = "tabs", "aligned", "markdown"
 """Forms of a table that is not on a terminal."""
 
 
+_half_a_line = False
+"""True while the last line on stdout is unfinished."""
+
+
 def write_all(stream: TextIO | None, data: bytes) -> None:
     """Write all the data, bypassing Python's buffers.
 
@@ -34,6 +39,9 @@ def write_all(stream: TextIO | None, data: bytes) -> None:
         raise OutputError(BrokenPipeError(errno.EPIPE, "stdout is closed"))
     raw = getattr(stream.buffer, "raw", stream.buffer)  # python -u has no buffer
     rest = memoryview(data)
+    if data and stream is sys.stdout:
+        global _half_a_line
+        _half_a_line = not data.endswith(b"\n")
     try:
         while rest:
             written = raw.write(rest)
@@ -58,6 +66,19 @@ def say(text: str) -> None:
     """Write to stderr. A failure is ignored, because there is no place left to report it."""
     with suppress(OutputError):
         write_all(sys.stderr, encoded(text, sys.stderr))
+
+
+def say_between(text: str) -> None:
+    """Write whole lines to stderr, below a line that stdout has begun where both go to one place."""
+    say("\n" + text if _half_a_line and _one_place() else text)
+
+
+def _one_place() -> bool:
+    """Return whether stdout and stderr are the same terminal, pipe, or file."""
+    try:
+        return os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
+    except (AttributeError, OSError, ValueError):  # closed by the shell, or replaced
+        return False
 
 
 _COLORS = {"finished": "green", "cancelled": "yellow"}

@@ -15,7 +15,7 @@ import trio_minillm as llm
 from .._protocol.redaction import redact_beginnings
 from .._toolkit.observers.log_records import described
 from ._output import Misuse, many, one_line
-from ._terminal import StatusLine, say
+from ._terminal import StatusLine, say_between
 
 LINE_CHARS = 400
 """Characters of the longest line."""
@@ -97,7 +97,7 @@ class Watcher(llm.Observer):
 
     def _tell(self, number: int, lines: list[str]) -> None:
         text = "".join(f"[{number}] {one_line(line, LINE_CHARS)}\n" for line in lines)
-        say(self._clear + redact_beginnings(text, self._secret))
+        say_between(self._clear + redact_beginnings(text, self._secret))
 
 
 def _header_lines(mark: str, headers: Mapping[str, str]) -> list[str]:
