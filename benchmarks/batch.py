@@ -181,7 +181,8 @@ def pairs(rounds: int, count: int) -> None:
                 with ThreadPoolExecutor(len(tasks)) as pool:
                     found.append([told["user"] / count * 1e6 for told in pool.map(run, tasks)])
         bare, batch = (statistics.median(column) for column in zip(*found, strict=True))
-        ratio = statistics.median(with_batch / alone for alone, with_batch in found)
+        # So few requests that their time is too short to be counted have no ratio.
+        ratio = statistics.median(b / a if a else math.nan for a, b in found)
         more = statistics.median(with_batch - alone for alone, with_batch in found)
         print(
             f"| {concurrency:,} | {bare:.0f} | {batch:.0f} | {ratio:.3f} | {more:.0f} |", flush=True
