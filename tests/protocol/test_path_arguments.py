@@ -33,6 +33,18 @@ def written(*values: Any, paths: PathArguments | None = None) -> str:
 
 
 @pytest.mark.parametrize(
+    ("beside", "moves"),
+    [({}, False), ({"finish_reason": "STOP"}, True), ({"annotations": ({},)}, True)],
+)
+def test_the_end_of_no_call_moves_the_answer_by_what_stands_beside_it(
+    beside: Any, moves: bool
+) -> None:
+    chunk = StreamChunk(tool_calls=(ToolCallDelta(partial={}),), **beside)
+    PathArguments().write(chunk)
+    assert chunk.progress is moves
+
+
+@pytest.mark.parametrize(
     ("values", "found"),
     [
         ([], {}),

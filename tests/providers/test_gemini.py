@@ -479,6 +479,31 @@ def test_a_call_in_pieces() -> None:
     assert cut.invalid_tool_calls[0].arguments == '{"a":"x'
 
 
+@pytest.mark.parametrize("reason", ["STOP", "MAX_TOKENS", "SAFETY"])
+def test_a_reason_beside_the_end_of_a_call_that_has_ended_counts(reason: str) -> None:
+    value = {"jsonPath": "$.a", "numberValue": 1}
+    grounded = {"groundingChunks": [{"web": {"uri": "u"}}]}
+    response = finished(
+        event({"functionCall": {"name": "f", "willContinue": True}}),
+        event({"functionCall": {"partialArgs": [value]}}),
+        event({"functionCall": {}}, reason=reason, candidate={"groundingMetadata": grounded}),
+    )
+    assert response.finish_reason == reason
+    assert len(response.tool_calls) == (1 if reason == "STOP" else 0)
+    assert len(response.invalid_tool_calls) == (0 if reason == "STOP" else 1)
+    assert response.annotations == ({"web": {"uri": "u"}},)
+
+
+@pytest.mark.parametrize("call", [{"name": "f", "args": {}}, {}])
+@pytest.mark.parametrize("thought", [False, True])
+def test_text_in_the_part_of_a_call_is_not_lost(call: Any, thought: bool) -> None:
+    part = {"text": "a", "functionCall": call, "thoughtSignature": "A", "thought": thought}
+    response = finished(event(part), STOP)
+    assert (response.content, response.reasoning) == (("", "a") if thought else ("a", ""))
+    calls = [(c.name, c.extra) for c in response.tool_calls]
+    assert calls == ([("f", {"thoughtSignature": "A"})] if call else [])
+
+
 @pytest.mark.parametrize(
     ("call", "arguments"),
     [

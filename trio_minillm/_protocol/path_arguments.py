@@ -45,7 +45,7 @@ class PathArguments:
         elif delta.name or partial.get("partialArgs") or partial.get("args"):
             name, writer = delta.name, _Writer()
         else:
-            chunk.progress = False  # the end of a call, and there is none
+            chunk.progress = _ends(chunk)  # the end of a call, and there is none
             if partial.keys() - {"willContinue", "id", "name"}:
                 chunk.unread = (*chunk.unread, "functionCall")
             return
@@ -58,7 +58,12 @@ class PathArguments:
         else:
             writer.end(partial.get("args"))
         delta.arguments = writer.text()
-        chunk.progress = bool(delta.name or delta.arguments)
+        chunk.progress = bool(delta.name or delta.arguments) or _ends(chunk)
+
+
+def _ends(chunk: StreamChunk) -> bool:
+    """Return whether a chunk says something beside its call: why the answer ended, or what it cites."""
+    return bool(chunk.finish_reason or chunk.annotations or chunk.logprobs)
 
 
 class _Writer:

@@ -141,6 +141,8 @@ def _add(part: dict[str, Any], out: list[StreamChunk]) -> None:
     call = next((part[key] for key in _CALL if part.get(key) is not None), None)
     before = len(out)
     if call is not None:
+        if part.get("text"):  # by the reference they are two parts
+            _add({name: part[name] for name in ("text", "thought") if name in part}, out)
         _add_call(call, signature, out)
     elif part.get("thought") is True and (part.get("text") or part.keys() - _MARKS <= _TEXT):
         thought = _said(part)
