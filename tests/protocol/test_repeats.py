@@ -106,6 +106,33 @@ def test_another_text_beside_the_reason_is_a_piece(last: str) -> None:
     assert made.content == "The answer is 42." + last
 
 
+CITED = {"type": "url_citation", "url_citation": {"url": "u"}}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+
+
+@pytest.mark.parametrize("reason", ["stop", None])
+def test_what_only_a_message_cites_is_kept(reason: str | None) -> None:
+    said = {"role": "assistant", "content": "The answer", "annotations": [CITED]}
+    whole = event({"index": 0, "delta": {}, "message": said, "finish_reason": reason})
+    made = response(delta("The answer"), whole, delta("", "stop"), *END)
+    assert (made.content, made.annotations) == ("The answer", (CITED,))
+
+
+@pytest.mark.parametrize(("kind", "value"), [("annotations", CITED), ("images", PICTURE)])
+@pytest.mark.parametrize("where", ["delta", "message"])
+def test_attachments_that_come_again_beside_the_reason_count_once(
+    kind: str, value: Any, where: str
+) -> None:
+    last = {"content": "", kind: [value]}
+    end = event({"index": 0, "delta": {}, where: last, "finish_reason": "stop"})
+    made = response(delta("The answer"), delta("", **{kind: [value]}), end, *END)
+    assert getattr(made, kind) == (value,)
+    assert f"the {kind} were repeated with the finish reason: counted once" in made.notes
+    other = event({"index": 0, "delta": {kind: [{**value, "n": 1}]}, "finish_reason": "stop"})
+    made = response(delta("The answer"), delta("", **{kind: [value]}), other, *END)
+    assert len(getattr(made, kind)) == 2
+
+
 @pytest.mark.parametrize(
     ("events", "content"),
     [

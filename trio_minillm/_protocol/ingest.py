@@ -33,7 +33,7 @@ from .._types.options import BOUNDS, Bounds
 from .._types.response import CompletionResponse, Outcome, Timings
 from .._types.usage import Usage
 from ..providers._charged import Asked, charged
-from .choice import ChoiceBuilder
+from .choice import ChoiceBuilder, Extras
 from .repeats import SURE_CHARS
 from .state import Event, State, StreamState
 from .templates import TextRun
@@ -167,6 +167,8 @@ class Ingest:
             if chunk.delta or has_content(chunk):
                 self._ingest_content(chunk, choice)
             if chunk.annotations or chunk.logprobs or chunk.images or chunk.audio:
+                if reason is not None and choice.extras is not None:
+                    self._drop_attached_again(chunk, choice.extras)
                 choice.add_attachments(chunk)
             if reason is not None:
                 choice.add_reason(reason, chunk.metadata)
@@ -265,6 +267,15 @@ class Ingest:
             if long and text == choice.join(kind):
                 setattr(chunk, field, "")
                 why = f"the {kind} was repeated with the finish reason: counted once"
+                self.notes = (*self.notes, why)
+
+    def _drop_attached_again(self, chunk: StreamChunk, there: Extras) -> None:
+        """Empty likewise annotations and images that come again, all of them."""
+        for kind in ("annotations", "images"):
+            attached = getattr(chunk, kind)
+            if attached and list(attached) == getattr(there, kind):
+                setattr(chunk, kind, ())
+                why = f"the {kind} were repeated with the finish reason: counted once"
                 self.notes = (*self.notes, why)
 
     def _choice_of(self, chunk: StreamChunk) -> ChoiceBuilder | None:

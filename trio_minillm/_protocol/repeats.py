@@ -57,6 +57,13 @@ def in_message(data: bytes) -> bool:
     return data.find(MESSAGE) >= 0 and data.find(_DELTA) < 0
 
 
+def _says_more(chunk: StreamChunk) -> bool:
+    """Return whether a chunk has content or citations, which a server may have in the last message
+    alone.
+    """
+    return has_content(chunk) or bool(chunk.annotations)
+
+
 def _has_opening(chunk: StreamChunk) -> bool:
     """Return whether a chunk with a block has so much text that it would be noticed if it came again."""
     return len(chunk.delta) >= SURE_CHARS or len(chunk.reasoning) >= SURE_CHARS
@@ -124,7 +131,7 @@ class Repeats(RepeatFilter):
         for chunk in chunks:
             if chunk.elsewhere:
                 self._remove(chunk)
-                chunk.progress = has_content(chunk) or chunk.finish_reason is not None
+                chunk.progress = _says_more(chunk) or chunk.finish_reason is not None
                 continue
             if self._openings or (chunk.block is not None and _has_opening(chunk)):
                 self._compare_with_opening(chunk)
@@ -141,7 +148,7 @@ class Repeats(RepeatFilter):
                     chunk.end = False  # a body would be over; behind an event, usage may follow
                     self._remove(chunk)
                     self._shorten(chunk, last=True)
-                if any(map(has_content, whole)):
+                if any(map(_says_more, whole)):
                     return whole
         return parsed
 
