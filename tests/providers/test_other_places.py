@@ -10,7 +10,7 @@ import pytest
 
 import trio_minillm as llm
 from trio_minillm import testing
-from trio_minillm.providers import Anthropic, OpenAIChat, Provider
+from trio_minillm.providers import Anthropic, Gemini, OpenAIChat, Provider
 
 USAGE = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
 DONE = testing.sse("[DONE]")
@@ -297,6 +297,57 @@ def test_what_says_that_all_is_well_is_no_failure(event: Any) -> None:
     for events in ([TEXT, event, STOP], [TEXT, {**event, **STOP}]):
         response, error = read(OpenAIChat(), *events, USAGE, DONE)
         assert (error, response.outcome) == (None, llm.Outcome.FINISHED)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        testing.sse({"tool": "f", "toolCallId": "c1", "status": "failed"}, "hermes.tool.progress"),
+        testing.sse({"name": "f", "call_id": "c1", "error": "boom"}, "nanobot.tool.progress"),
+        testing.sse({"tool_name": "f", "error": "boom"}, "tool.failed"),
+        testing.sse({"name": "f", "error": "boom"}, "tool_error"),
+        {"type": "tool_result", "tool_name": "f", "success": False},
+        {"event": "tool.completed", "tool": "f", "error": True},
+    ],
+)
+def test_the_failure_of_a_tool_is_not_that_of_the_answer(event: Any) -> None:
+    gemini = [{"candidates": [{"content": {"parts": [{"text": "x"}]}}]},
+              {"candidates": [{"content": {"parts": []}, "finishReason": "STOP"}]}]  # fmt: skip
+    anthropic = [
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {}},
+    ]
+    for provider, (text, end) in (
+        (OpenAIChat(), (TEXT, STOP)),
+        (Gemini(), gemini),
+        (Anthropic(), anthropic),
+    ):
+        response, error = read(provider, text, event, end)
+        assert (error, response.outcome) == (None, llm.Outcome.FINISHED)
+        assert response.content == "x"
+    response, error = read(OpenAIChat(), TEXT, event, DONE)
+    assert response.skipped_events == 1
+    assert any("the failure of a tool" in note for note in response.notes)
+    assert isinstance(error, llm.EndedEarly)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        testing.sse({"tool": "f", "message": "boom"}, "error"),
+        testing.sse({"message": "boom"}, "tool_error"),
+        b"event: tool_error\ndata: boom\n\n",
+        b'event: tool_error\ndata: ["boom"]\n\n',
+        {"type": "error", "tool": "f", "message": "boom"},
+        {"tool": "", "error": "boom"},
+        {"error": {"message": "boom", "code": "tool_use_failed"}},
+        {**chunk({}, "error"), "tool": "f", "error": "boom"},
+    ],
+)
+def test_a_failure_that_names_no_tool_is_that_of_the_answer(event: Any) -> None:
+    _, error = read(OpenAIChat(), TEXT, event, STOP, USAGE, DONE)
+    assert isinstance(error, llm.ProviderError)
+    assert "boom" in str(error)
 
 
 def test_words_behind_the_answer_are_none_of_its_failures() -> None:

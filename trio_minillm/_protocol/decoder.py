@@ -379,8 +379,8 @@ class ChunkDecoder:
                 else:
                     self._malformed(exc.reason, exc, data)
             except MiniLLMError as exc:
-                if isinstance(exc, ProviderError) and exc.vague and self._all_reasoned:
-                    self.left_out.pass_over("an event after the finish reason", data)
+                if beside := self._beside(exc, event.event, data):
+                    self.left_out.pass_over(beside, data)
                     continue
                 self.error = exc
                 if long is not None and isinstance(exc, ProviderError):
@@ -399,6 +399,16 @@ class ChunkDecoder:
                 return out
         self.error = self._sse.failure
         return out
+
+    def _beside(self, error: MiniLLMError, name: str, data: bytes) -> str:
+        """Return what an event is that reports a failure, but not of the answer; ``""`` for others."""
+        if not isinstance(error, ProviderError):
+            return ""
+        if error.vague and self._all_reasoned:
+            return "an event after the finish reason"
+        from ..providers._errors import is_of_tool  # loaded by the failure already
+
+        return "the failure of a tool" if is_of_tool(name, data) else ""
 
     def _several(self, event: SSEEvent, found: list[bytes], at: float) -> list[StreamChunk]:
         """Decode the objects of one event as events."""

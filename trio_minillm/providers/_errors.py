@@ -395,6 +395,27 @@ def is_under_way(state: str) -> bool:
     return word in _UNDER_WAY or going_on
 
 
+_TOOLS = (
+    *("tool", "tool_name", "toolName", "tool_call_id", "toolCallId", "tool_use_id"),
+    *("toolUseId", "toolId"),
+)
+_ANSWERS = ("choices", "candidates")
+
+
+def is_of_tool(event: str, data: bytes) -> bool:
+    """Return whether an event which reports a failure names a tool that has failed.
+
+    Agents behind an API report what their tools do in events of their own, under a name (Hermes:
+    ``hermes.tool.progress``, nanobot) or without. The answer goes on after a tool's failure.
+    """
+    with suppress(msgspec.MsgspecError, RecursionError, UnicodeError):
+        found = loose_json(data)
+        if isinstance(found, Mapping) and "error" not in (event.lower(), found.get("type")):
+            named = (*_TOOLS, "name", "call_id") if "tool" in event.lower() else _TOOLS
+            return any(map(found.get, named)) and not any(map(found.get, _ANSWERS))
+    return False
+
+
 _NOT_WELL = (
     "error|exception|fail|fault|overload|unavailable|invalid|denied|exceed|limit|reject|refus"
     "|time_?out|abort|cancel|busy|lost|dead"

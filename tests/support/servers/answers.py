@@ -128,6 +128,29 @@ ANSWERS += [
         ),
     ),
     Difference(
+        "Vertex AI",
+        "ends arguments with JSON paths by leaving out `willContinue`, and sends an empty `functionCall` after them",
+        "one call",
+        "vercel/ai#14358",
+        _gemini(
+            [
+                {"functionCall": {"name": "weather", "willContinue": True}},
+                {"functionCall": {"partialArgs": [{"jsonPath": "$.city", "stringValue": "Paris"}]}},
+                {"functionCall": {}},
+            ],
+            A,
+        ),
+    ),
+    Difference(
+        "Gemini (relays)",
+        "sends text and a call in one part",
+        "the text and the call",
+        "NousResearch/hermes-agent PR 109862",
+        _gemini(
+            [{"text": "I look.", "functionCall": {"name": "weather", "args": {"city": "Paris"}}}], A
+        ),
+    ),
+    Difference(
         "Gemini",
         "sends calls without ids, and without `args` if there are none",
         "both calls, with ids that the client makes and does not send back",
@@ -866,4 +889,19 @@ answers(
     "",
     error=llm.ProviderError,
     on="responses",
+)
+answers(
+    "Hermes Agent, nanobot, and other agents behind an API",
+    "report in named or unnamed events that a tool failed which they run, and go on with the answer",
+    "the answer; `response.notes` mentions the failure",
+    "NousResearch/hermes-agent#16588, NousResearch/hermes-agent#70503; HKUDS/nanobot PR 5562; anomalyco/opencode#38106",
+    [
+        _chunk({"content": "an "}),
+        testing.sse({"tool": "f", "toolCallId": "c", "status": "failed"}, "hermes.tool.progress"),
+        testing.sse({"name": "f", "call_id": "c", "error": "no"}, "nanobot.tool.progress"),
+        testing.sse({"tool_name": "f", "error": "no"}, "tool.failed"),
+        testing.sse({"event": "tool.completed", "tool": "f", "error": True}),
+        _chunk({"content": "answer"}),
+        *_TAIL,
+    ],
 )
