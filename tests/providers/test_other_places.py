@@ -144,6 +144,11 @@ def test_two_choices_that_were_not_asked_for_are_one_answer() -> None:
             {"type": "json", "value": {"x": 1}}]}), STOP], "abcde", ""),
         ([{"choices": {"0": {"index": 0, "delta": {"content": "a"}}}}, STOP], "a", ""),
         ([chunk({"content": {"content": None}}), chunk({"content": True}), STOP], "true", ""),
+        ([chunk({"thinking_blocks": [{"type": "thinking", "thinking": "hm", "signature": "s"},
+                                     {"type": "redacted_thinking", "data": "x"}]}), TEXT, STOP], "x", "hm"),
+        ([chunk({"reasoning": [{"type": "reasoning.encrypted", "data": "x"}]}), TEXT, STOP], "x", ""),
+        ([chunk({"reasoning_content": "hm", "thinking_blocks": [{"thinking": "hm"}]}),
+          chunk({"thinking_blocks": [{"thinking": "hm", "signature": "s"}]}), TEXT, STOP], "x", "hm"),
     ],
 )  # fmt: skip
 def test_text_of_openais_wire(events: list[Any], text: str, reasoning: str) -> None:

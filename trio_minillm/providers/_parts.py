@@ -31,10 +31,12 @@ _TEXTS = (
 )
 """Fields in which servers put the text of a part, or of a delta."""
 _REASONING = (
-    "(?:reasoning|thinking|think|thoughts?)(?:content|texts?|summary|delta|details|part)?"
+    "(?:reasoning|thinking|think|thoughts?)(?:content|texts?|summary|delta|details|part|blocks?)?"
     "|reason(?:content|text)|summarytext"
 )
 """Names of reasoning, as `_plain` writes them."""
+_SEALED = "redacted|encrypted"
+"""Types of parts whose data nobody can read."""
 _PIECES = ("text", "content", "value", "delta")
 _CALLS = ("tool_use", "tool_call", "function_call")
 _BESIDE = "cit|refer|source|search|annot|image|audio|video|file|document|tool|function"
@@ -87,6 +89,8 @@ def text_within(value: Any, depth: int = 4) -> str | None:
         found = [text_within(entry, depth - 1) for entry in bounded(value)]
         return None if None in found else "".join(filter(None, found))
     if depth and isinstance(value, Mapping):
+        if re.search(_SEALED, str(value.get("type"))):
+            return ""
         fields = list(_text_fields(value))
         for key in fields:
             if value.get(key) is not None:
