@@ -80,6 +80,33 @@ def test_a_cache_under_the_other_wires_name_is_in_doubt_if_a_total_leaves_it_out
             (21, None, None, 60),
             True,
         ),
+        # The names of Vercel's AI SDK.
+        (
+            {
+                "inputTokens": 100,
+                "outputTokens": 20,
+                "totalTokens": 120,
+                "reasoningTokens": 5,
+                "cachedInputTokens": 64,
+            },
+            (36, 64, None, 20),
+            True,
+        ),
+        (
+            {
+                "inputTokens": 100,
+                "inputTokenDetails": {
+                    "noCacheTokens": 26,
+                    "cacheReadTokens": 64,
+                    "cacheWriteTokens": 10,
+                },
+                "outputTokens": 20,
+                "outputTokenDetails": {"textTokens": 15, "reasoningTokens": 5},
+                "totalTokens": 120,
+            },
+            (26, 64, 10, 20),
+            True,
+        ),
         # A total with something else in it.
         (
             {

@@ -23,6 +23,8 @@ INSIDE: Final = {
         "cached_tokens",  # Moonshot, Cohere
         "num_cached_tokens",  # Mistral
         "cachedContentTokenCount",  # Gemini's own wire, as all of these names in its style
+        "cachedInputTokens",  # Vercel's AI SDK 5, and below 6
+        "inputTokenDetails.cacheReadTokens",
     ),
     "written": paths(
         "prompt_tokens_details.cache_write_tokens",
@@ -30,6 +32,7 @@ INSIDE: Final = {
         "prompt_tokens_details.cache_creation_tokens",  # litellm
         "prompt_tokens_details.cache_creation_input_tokens",
         "cache_write_tokens",
+        "inputTokenDetails.cacheWriteTokens",
     ),
 }
 """Names of cache tokens that are part of the prompt."""
@@ -79,6 +82,8 @@ NAMES: Final[dict[str, Names]] = {
         "reasoning_tokens",
         "thinking_tokens",
         "thoughtsTokenCount",
+        "reasoningTokens",
+        "outputTokenDetails.reasoningTokens",
     ),
     "audio_input_tokens": paths(
         "prompt_tokens_details.audio_tokens", "input_tokens_details.audio_tokens"
