@@ -67,6 +67,22 @@ def test_a_message_counts_once_whether_it_grows_or_comes_in_pieces(pieces: list[
     assert (made.content.rstrip(), made.outcome) == ("Hello w", Outcome.FINISHED)
 
 
+@pytest.mark.parametrize("beside", [None, {}, {"role": "assistant"}, {"content": ""}])
+@pytest.mark.parametrize("grows", [True, False])
+def test_so_does_one_beside_a_delta_that_says_nothing(beside: Any, grows: bool) -> None:
+    whole = "The answer is 42."
+    said = [whole[:n] if grows else whole[n - 1] for n in range(1, len(whole) + 1)]
+    ends = [(text, None) for text in said] + [(whole, "stop")]
+    pieces = [
+        event({"index": 0, "delta": beside, "message": {"content": text}, "finish_reason": reason})
+        for text, reason in ends
+    ]
+    assert response(*pieces, *END).content == whole
+    decoder = ChunkDecoder(providers.OpenAIChat())
+    one_by_one = [c.delta for piece in pieces for c in decoder.feed(piece, 0.0)]
+    assert "".join(one_by_one) == whole
+
+
 @pytest.mark.parametrize("said", [["1", "1", "1"], ["No", "No", " way"], ["a", "b", "ab", "c"]])
 def test_messages_that_only_repeat_are_pieces(said: list[str]) -> None:
     assert response(*map(message, said), delta("", "stop"), *END).content == "".join(said)

@@ -256,7 +256,8 @@ class ChunkDecoder:
             self._template = None  # what it was proven with may have changed
         if self._credit > 0 and len(chunks) == 1:
             only = chunks[0]
-            if (only.delta or only.reasoning) and self._pays_to_learn(blocks, number, events):
+            text = (only.delta or only.reasoning) and not only.elsewhere
+            if text and self._pays_to_learn(blocks, number, events):
                 self._template = self._learned(block, only) or self._template
                 self._credit -= LEARNING_COST
         return chunks

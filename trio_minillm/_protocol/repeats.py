@@ -7,6 +7,7 @@ text so far with each piece, and relays that open a block with its whole text, a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
@@ -26,7 +27,7 @@ SURE_CHARS = 16
 """Characters of the shortest text that counts as sent again, and not as said twice ("haha")."""
 MESSAGE = b'"message"'
 """A part of every whole answer: a field of OpenAI's, and the type of Anthropic's."""
-_DELTA = b'"delta"'
+_DELTA = rb'"delta"(?! ?: ?null)'
 _NOTHING: frozenset[tuple[int, str]] = frozenset()
 _TEXT = frozenset({(0, "delta")})
 """The kinds of content that almost every answer has, behind its first text; before it has `_NOTHING`. One
@@ -54,7 +55,7 @@ def kinds_of(chunk: StreamChunk) -> list[str]:
 
 def in_message(data: bytes) -> bool:
     """Return whether an event has its text in a ``message``, which may repeat all before it."""
-    return data.find(MESSAGE) >= 0 and data.find(_DELTA) < 0
+    return data.find(MESSAGE) >= 0 and re.search(_DELTA, data) is None
 
 
 def _says_more(chunk: StreamChunk) -> bool:
@@ -131,6 +132,8 @@ class Repeats(RepeatFilter):
         for chunk in chunks:
             if chunk.elsewhere:
                 self._remove(chunk)
+                if data.find(MESSAGE) >= 0:
+                    self._shorten(chunk)
                 chunk.progress = _says_more(chunk) or chunk.finish_reason is not None
                 continue
             if self._openings or (chunk.block is not None and _has_opening(chunk)):
