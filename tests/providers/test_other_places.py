@@ -514,6 +514,25 @@ def test_an_event_or_answer_in_another_object_is_read(field: str) -> None:
     assert "".join(c.delta for c in chunks) == "Hi"
 
 
+@pytest.mark.parametrize("inside", [None, {"prompt_tokens": 3, "completion_tokens": 2}])
+def test_usage_beside_a_wrapping_counts_if_there_is_none_inside(inside: Any) -> None:
+    for texts in (["Hel", "lo"], ["Hel", "Hello"]):  # pieces, or all so far
+        events = [
+            {"output": {"choices": [{"message": {"content": text}, "finish_reason": reason}]},
+             "usage": {"input_tokens": 5, "output_tokens": 7}}
+            for text, reason in zip(texts, ("null", "stop"), strict=True)
+        ]  # fmt: skip
+        events[-1]["output"]["usage"] = inside
+        response, error = read(OpenAIChat(), *events)
+        assert (error, response.content) == (None, "Hello")
+        response, error = read(OpenAIChat(), msgspec.json.encode(events[-1]))
+        assert (error, response.content) == (None, texts[-1])
+        assert response.usage is not None
+        assert (response.usage.prompt_tokens, response.usage.completion_tokens) == (
+            (3, 2) if inside else (5, 7)
+        )
+
+
 @pytest.mark.parametrize("inner", [None, {}, {"choices": []}, {"choices": {"a": 1}}, "choices"])
 def test_what_holds_no_choices_is_no_answer(inner: Any) -> None:
     chunk = OpenAIChat().parse_chunk(wrapped("result", inner))

@@ -166,7 +166,9 @@ class OpenAIChat(Provider):
         if not chunk.choices:
             with suppress(msgspec.DecodeError):  # in a looser reading it is an error
                 if (inner := wrapped_answer(msgspec.json.decode(body))) is not None:
-                    return list(self.parse_response(inner))
+                    unwrapped = list(self.parse_response(inner))
+                    self._add_usage(chunk, unwrapped[-1])
+                    return unwrapped
             raise ProviderError(self.parse_error(None, body))
         if len({choice.index for choice in bounded(chunk.choices)}) < len(chunk.choices):
             for number, choice in enumerate(chunk.choices):
@@ -196,17 +198,24 @@ class OpenAIChat(Provider):
         """
         out = StreamChunk(progress=False, answer=False)
         # The loose reading takes many times as long.
-        if chunk.usage:
+        if chunk.usage and chunk.choices is not None:
             told = failure_beside(data)
         else:
             found = loose_json(data) if len(data) <= READ_AGAIN else msgspec.json.decode(data)
             if (inner := wrapped_answer(found)) is not None:
-                return self.parse_chunk(inner)
+                parsed = self.parse_chunk(inner)
+                self._add_usage(chunk, parsed if isinstance(parsed, StreamChunk) else parsed[-1])
+                return parsed
             told = complaint_in(found)
             out.unread = texts_beside(found)
         if told is not None:
             raise ProviderError(told, vague=failure_beside(data) is None)
         return self._with(chunk, out, data)
+
+    def _add_usage(self, wrapping: ChunkEvent, last: StreamChunk) -> None:
+        """Add to the last chunk of what was in a wrapping the usage that stands beside it."""
+        if wrapping.usage and last.usage is None:  # DashScope's ``output``
+            last.usage = self._told(wrapping.usage)
 
     def _with(self, chunk: ChunkEvent, out: StreamChunk, data: bytes) -> StreamChunk:
         """Add the fields beside the choices, which belong to the whole response, to a chunk.
