@@ -324,7 +324,8 @@ class Calls:
             doubtful |= {c for c in left if _bare(c) in PLACEHOLDERS}
         silent = {c for c in left if finished and c.says_nothing}
         count = len(again) + self._repeated
-        return Sorted(copies, doubtful, silent, count, any(c.mended for c in left))
+        mended, replaced = any(c.mended for c in left), any(c.replaced for c in left)
+        return Sorted(copies, doubtful, silent, count, mended, replaced)
 
     def ids(self, copies: Collection[CallBuilder] = (), answer: str = "") -> dict[CallBuilder, str]:
         """Return an id for every call but copies: the server's, if no call before has the same.
@@ -363,6 +364,8 @@ class Sorted(NamedTuple):
     """The number of times that arguments, or all calls, came more than once."""
     mended: bool
     """True if arguments were not quite JSON, and had only one meaning."""
+    replaced: bool
+    """True if a call ended with other arguments than had come in pieces."""
 
     def shows(self, call: CallBuilder) -> bool:
         """Return whether a call is one of its own."""
@@ -374,6 +377,8 @@ class Sorted(NamedTuple):
             yield "tool calls or their arguments were repeated: counted once"
         if self.mended:
             yield "arguments of tool calls were almost JSON, with one meaning: repaired"
+        if self.replaced:
+            yield "arguments of tool calls were others at their end: the last ones count"
 
 
 def _goes_on(delta: ToolCallDelta, call: CallBuilder) -> bool:

@@ -8,6 +8,9 @@ one stream, takes the others out.
 Items are told apart by their index in the output. Servers also use one index for several items, leave
 it out, or give an item another id in every event. So an index and an id are hints: where they fail, the
 newest item of the same kind is meant, and in the list at the end the next one of that kind.
+
+The deltas of a piece may stop before its end (xAI, relays). So the first that has it as a whole is held
+against them (`Block.whole`), and what they lack counts, too.
 """
 
 from __future__ import annotations
@@ -40,6 +43,8 @@ _FIELDS: Final[dict[str, Any]] = {
     **dict.fromkeys(("logprobs", "audio"), None),
 }
 """Fields of `StreamChunk` with content, but for calls, and what they are without any."""
+_SPOKEN: Final = ("delta", "reasoning", "refusal")
+"""Those of them that are text."""
 _ENDED: Final = (-1, "ended")
 
 
@@ -84,8 +89,8 @@ class _Item:
     """One item of an answer so far."""
 
     __slots__ = (
-        *("begun", "ended", "head", "held", "id", "kind", "listed", "pieces", "said", "slots"),
-        "told",
+        *("begun", "compared", "ended", "head", "held", "id", "kind", "listed", "pieces", "said"),
+        *("slots", "told"),
     )
 
     def __init__(self, kind: str, ident: str | None) -> None:
@@ -93,6 +98,7 @@ class _Item:
         self.id = ident
         self.slots: dict[int, int] = {}  # numbers of its blocks, by section
         self.said: set[tuple[int, str]] = set()  # sections and kinds of the content that came
+        self.compared: dict[int, int] = {}  # sizes of the texts that came again, by block
         self.held: list[ItemChunk] = []
         self.pieces: list[str] = []  # texts with which its sections begin
         self.head: dict[str, Any] | None = None  # of a message, as its blocks have it
@@ -224,8 +230,8 @@ class Items(RepeatFilter):
         if chunk.opened is not None:
             yield from self._begin(item, chunk, chunk.opened)
             return
-        if chunk.repeats:
-            self._remove(chunk, item)
+        if chunk.repeats and (again := self._remove(chunk, item)):
+            yield from self._compared(item, chunk, again)
         new = _plain(chunk)
         if item.kind in (MESSAGE, REASONING, CALL) and new.progress:
             self._place(new, item, chunk.section)
@@ -292,9 +298,26 @@ class Items(RepeatFilter):
                     self._place(new, item, chunk.section)
                     yield new
 
-    def _remove(self, chunk: ItemChunk, item: _Item) -> None:
-        """Take out of a chunk what its item has said before."""
+    def _compared(self, item: _Item, chunk: ItemChunk, again: str) -> Iterator[StreamChunk]:
+        """Yield a chunk that has a text which came again, to be held against the pieces of its block.
+
+        Nothing where that may be another block's: the item has another id, or its end does not
+        list its pieces as they came.
+        """
+        slot = item.slots.get(chunk.section if item.kind == MESSAGE else 0)
+        other = chunk.item_id and item.id and chunk.item_id != item.id
+        pieces = {number for number, _ in item.said}
+        longer = slot is not None and len(again) > item.compared.get(slot, 0)
+        if slot is None or other or not longer or len(pieces) > max(chunk.of, 1):
+            return
+        if item.kind == MESSAGE or len(pieces) == 1:
+            item.compared[slot] = len(again)
+            yield StreamChunk(part=slot, block=Block(whole=again), progress=False)
+
+    def _remove(self, chunk: ItemChunk, item: _Item) -> str:
+        """Take out of a chunk what its item has said before. Return the text or the arguments of that."""
         said, section = item.said, _numbered_as_told(chunk, item.said)
+        again = ""
         chunk.section = section
         if chunk.unreadable:
             if not said:
@@ -307,10 +330,12 @@ class Items(RepeatFilter):
             chunk.delta, chunk.logprobs = "", None
         for name, nothing in _FIELDS.items():
             if (section, name) in said:
+                again = again or (getattr(chunk, name) if name in _SPOKEN else "")
                 setattr(chunk, name, nothing)
         if chunk.tool_calls:
             calls = chunk.tool_calls
             if (section, "arguments") in said:
+                again = "".join(call.arguments for call in calls)
                 calls = tuple(msgspec.structs.replace(call, arguments="") for call in calls)
             if (section, "head") in said:
                 calls = tuple(
@@ -319,6 +344,7 @@ class Items(RepeatFilter):
                     if call.arguments
                 )
             chunk.tool_calls = calls
+        return again
 
     def _place(self, chunk: StreamChunk, item: _Item, section: int) -> None:
         """Put content into its block, open that if it is new, and note what came."""
