@@ -192,6 +192,9 @@ class ChoiceBuilder:
                     opened.additions.signature.append(block.start["signature"])
             else:
                 opened = CallBuilder(dict(block.start))
+                if kind == "fallback":  # the model that made the calls so far has declined
+                    for call in (self.extras or _NO_EXTRAS).calls.all:
+                        call.doubtful = True
             self._open(number, opened)
         elif block.delta is not None:
             self._change(number, block.delta)
