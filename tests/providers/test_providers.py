@@ -970,7 +970,7 @@ def test_a_servers_block_goes_back_as_it_came(block: dict[str, Any]) -> None:
     assert response.content == ""
 
 
-def test_calls_of_a_model_that_declined_are_not_run() -> None:
+def test_calls_of_a_model_that_declined_are_left_out() -> None:
     def call(number: int) -> list[dict[str, Any]]:
         block = {"type": "tool_use", "id": f"t{number}", "name": "f", "input": {"x": number}}
         return [start(block, number), stop(number)]
@@ -981,7 +981,9 @@ def test_calls_of_a_model_that_declined_are_not_run() -> None:
     end = message_delta("tool_use")
     response = claude(*call(0), *mark({"model": "claude-y"}), *call(2), end=end)
     assert [c.id for c in response.tool_calls] == ["t2"]
-    assert [c.id for c in response.invalid_tool_calls] == ["t0"]
+    assert [p.id for p in response.parts if isinstance(p, ToolCall)] == ["t2"]
+    assert "tool calls of a model that declined" in "".join(response.notes)
+    assert response.invalid_tool_calls == ()
     assert response.model == "claude-y"
     assert claude(*mark({"model": "claude-y"}), end=end).model == "claude-y"
     for odd in ({}, None, {"model": [5]}, "claude-y"):

@@ -194,7 +194,7 @@ class ChoiceBuilder:
                 opened = CallBuilder(dict(block.start))
                 if kind == "fallback":  # the model that made the calls so far has declined
                     for call in (self.extras or _NO_EXTRAS).calls.all:
-                        call.doubtful = True
+                        call.declined = True
             self._open(number, opened)
         elif block.delta is not None:
             self._change(number, block.delta)
