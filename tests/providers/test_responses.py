@@ -595,6 +595,26 @@ def message(text: str, ident: str | None) -> dict[str, Any]:
     return {"type": "message", **named, "content": [{"type": "output_text", "text": text}]}
 
 
+def test_an_item_is_kept_with_what_only_a_later_end_of_it_has() -> None:
+    empty = {**SEARCH, "status": "in_progress", "action": None}
+    found = read(added(empty), done(empty), done(SEARCH), completed(SEARCH))
+    assert found.parts == (OpaquePart(wire=WIRE, raw=SEARCH),)
+    found = read(done({**REASONING, "encrypted_content": ""}), completed(REASONING))
+    assert [p.encrypted for p in found.parts if isinstance(p, ReasoningPart)] == ["SECRET"]
+    assert found.parts[0].raw == REASONING  # type: ignore[union-attr]
+    made = {**IMAGE, "status": "generating", "result": None}
+    found = read(done(made), completed(IMAGE))
+    assert (found.images, found.parts) == ((IMAGE,), (OpaquePart(wire=WIRE, raw=IMAGE),))
+    unnamed = {k: v for k, v in SEARCH.items() if k != "id"}
+    assert read(done(unnamed), completed(SEARCH)).parts == (OpaquePart(wire=WIRE, raw=SEARCH),)
+
+
+def test_another_item_adds_nothing_to_one_that_ended() -> None:
+    bare = {k: v for k, v in SEARCH.items() if k != "action"}
+    found = read(done(bare), completed({**SEARCH, "id": "ws_2"}))
+    assert found.parts == (OpaquePart(wire=WIRE, raw=bare),)
+
+
 def test_one_index_for_all_items() -> None:
     one, two = message("Sea ", "m1"), message("salt", "m2")
     opened = [{**one, "content": []}, {**two, "content": []}]

@@ -45,7 +45,6 @@ _FIELDS: Final[dict[str, Any]] = {
 """Fields of `StreamChunk` with content, but for calls, and what they are without any."""
 _SPOKEN: Final = ("delta", "reasoning", "refusal")
 """Those of them that are text."""
-_ENDED: Final = (-1, "ended")
 
 
 class ItemChunk(StreamChunk, kw_only=True, gc=False):
@@ -89,8 +88,8 @@ class _Item:
     """One item of an answer so far."""
 
     __slots__ = (
-        *("begun", "compared", "ended", "head", "held", "id", "kind", "listed", "pieces", "said"),
-        *("slots", "told"),
+        *("begun", "compared", "end", "ended", "head", "held", "id", "kind", "listed", "pieces"),
+        *("said", "slots", "told"),
     )
 
     def __init__(self, kind: str, ident: str | None) -> None:
@@ -104,6 +103,7 @@ class _Item:
         self.head: dict[str, Any] | None = None  # of a message, as its blocks have it
         self.told = ""  # the part of the reasoning that is shown: its text, or its summary
         self.begun = False  # it was opened by an event for that
+        self.end: dict[str, Any] | None = None  # of an item that is kept as it came
         self.ended = False
         self.listed = False
 
@@ -272,16 +272,16 @@ class Items(RepeatFilter):
                 item.head = head
                 for slot in item.slots.values():
                     yield StreamChunk(part=slot, block=Block(delta={"item": head}), progress=False)
-        elif item.kind != CALL and _ENDED not in item.said:
-            item.said.add(_ENDED)
+        elif item.kind != CALL and (more := _merged(item.end, ended)) is not None:
+            item.end = more
             if item.kind == REASONING:
-                ended = {**ended, "type": REASONING}
+                more = {**more, "type": REASONING}
             if new.images:
                 item.said.add((0, "images"))
             begun = bool(item.slots)
             new.part = self._slot(item, 0)
-            new.block = Block(delta=ended) if begun else Block(start=ended)
-            new.progress = item.kind != REASONING or bool(ended.get("encrypted_content"))
+            new.block = Block(delta=more) if begun else Block(start=more)
+            new.progress = item.kind != REASONING or bool(more.get("encrypted_content"))
             yield new
             return
         if new.progress or new.unread:
@@ -398,6 +398,19 @@ def _field_of(chunk: StreamChunk) -> str:
     if chunk.tool_calls:
         return "tool_calls"
     return "refusal" if chunk.refusal else ""
+
+
+def _merged(known: dict[str, Any] | None, ended: dict[str, Any]) -> dict[str, Any] | None:
+    """Return an item with what this end of it has and those before lacked; ``None`` if that is nothing."""
+    if known is None:
+        return ended
+    said = {name: value for name, value in ended.items() if value not in _EMPTY}
+    other = known.get("id") and said.get("id", known["id"]) != known["id"]
+    new = any(known.get(name) in _EMPTY for name in said)
+    return {**known, **said} if new and not other else None
+
+
+_EMPTY: Final[tuple[Any, ...]] = (None, "", [], {})
 
 
 def _numbered_as_told(chunk: ItemChunk, said: Set[tuple[int, str]]) -> int:
