@@ -308,9 +308,8 @@ class Items(RepeatFilter):
         other = chunk.item_id and item.id and chunk.item_id != item.id
         pieces = {number for number, _ in item.said}
         longer = slot is not None and len(again) > item.compared.get(slot, 0)
-        if slot is None or other or not longer or len(pieces) > max(chunk.of, 1):
-            return
-        if item.kind == MESSAGE or len(pieces) == 1:
+        listed = max(chunk.of, 1) if item.kind == MESSAGE else 1  # others have one block for all
+        if slot is not None and longer and not other and len(pieces) <= listed:
             item.compared[slot] = len(again)
             yield StreamChunk(part=slot, block=Block(whole=again), progress=False)
 
