@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from trio_minillm import StreamChunk, ToolCallDelta
 from trio_minillm._protocol.builders import Joined, Place
 from trio_minillm._protocol.ingest import Ingest
-from trio_minillm._protocol.reasons import in_chat_words
+from trio_minillm._protocol.reasons import in_chat_words, pauses
 
 
 def test_what_has_come_behind_a_place():
@@ -56,6 +56,11 @@ def test_the_choices_that_parts_of_the_first_may_come_in():
         machine.ingest(StreamChunk(choice=1, tool_calls=(ToolCallDelta(0, "c", "f", "{}"),)))
         assert [one.index for one in machine.followed()] == followed
         assert machine.first_choice().index == 0
+
+
+def test_a_reason_for_which_a_turn_is_to_be_continued():
+    assert pauses("pause_turn")
+    assert not any(map(pauses, ("stop", "end_turn", "tool_use", None)))
 
 
 @pytest.mark.parametrize(

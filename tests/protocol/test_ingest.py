@@ -459,6 +459,26 @@ def test_the_parts_of_a_copied_machine_are_its_own():
     assert copied.response().choices == made.response().choices
 
 
+def test_what_a_block_lacks_of_its_whole_text_is_added_to_the_chunk():
+    def again(number: int | None, whole: str) -> StreamChunk:
+        return StreamChunk(part=number, block=Block(whole=whole), progress=False)
+
+    made = machine(start(0, "text"), StreamChunk("Sa", part=0), tool_use(1, "t", "f"))
+    made.ingest(piece(1, '{"x"'))
+    rest = [again(0, "Salt"), again(1, '{"x":1}'), again(0, "Sal"), again(2, "x")]
+    for chunk in rest:
+        made.ingest(chunk)
+    assert [(c.delta, [d.arguments for d in c.tool_calls], c.progress) for c in rest] == [
+        ("lt", [], True),
+        ("", [":1}"], True),
+        ("", [], False),
+        ("", [], False),
+    ]
+    assert made.accumulated == "Salt"
+    made.ingest(StreamChunk(finish_reason="stop", end=True))
+    assert [c.arguments for c in made.response().tool_calls] == ['{"x":1}']
+
+
 def test_blocks_may_overlap():
     response = finished(
         start(0, "text"),

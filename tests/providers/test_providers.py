@@ -970,6 +970,26 @@ def test_a_servers_block_goes_back_as_it_came(block: dict[str, Any]) -> None:
     assert response.content == ""
 
 
+def test_calls_of_a_model_that_declined_are_left_out() -> None:
+    def call(number: int) -> list[dict[str, Any]]:
+        block = {"type": "tool_use", "id": f"t{number}", "name": "f", "input": {"x": number}}
+        return [start(block, number), stop(number)]
+
+    def mark(to: Any) -> list[dict[str, Any]]:
+        return [start({"type": "fallback", "from": {"model": "claude-x"}, "to": to}, 1), stop(1)]
+
+    end = message_delta("tool_use")
+    response = claude(*call(0), *mark({"model": "claude-y"}), *call(2), end=end)
+    assert [c.id for c in response.tool_calls] == ["t2"]
+    assert [p.id for p in response.parts if isinstance(p, ToolCall)] == ["t2"]
+    assert "tool calls of a model that declined" in "".join(response.notes)
+    assert response.invalid_tool_calls == ()
+    assert response.model == "claude-y"
+    assert claude(*mark({"model": "claude-y"}), end=end).model == "claude-y"
+    for odd in ({}, None, {"model": [5]}, "claude-y"):
+        assert claude(*call(0), *mark(odd), end=end).model == "claude-x"
+
+
 @pytest.mark.parametrize("kind", ["server_tool_use", "mcp_tool_use"])
 def test_a_servers_call_is_not_ours_to_answer(kind: str) -> None:
     block = {"type": kind, "id": "srv_1", "name": "web_search", "input": {}}

@@ -716,6 +716,50 @@ async def test_anthropic_gets_its_blocks_unchanged_and_in_order() -> None:
     ]
 
 
+def opaque(kind: str, **fields: Any) -> llm.OpaquePart:
+    return llm.OpaquePart(wire="anthropic", raw={"type": kind, **fields})
+
+
+async def test_calls_stand_behind_the_texts_of_their_turn_at_anthropic() -> None:
+    """It refuses a text after a call: "`tool_use` ids were found without `tool_result` blocks"."""
+
+    async def kinds(model: llm.Model, *parts: Any) -> list[str]:
+        sent = await said(model, llm.assistant(*parts), llm.tool_result(CALL, "x"))
+        return [block["type"] for block in sent[-2]["content"]]
+
+    assert await kinds(ANTHROPIC, "a", CALL, "b") == ["text", "text", "tool_use"]
+    assert await kinds(ANTHROPIC, CALL, THOUGHTS, "b") == [
+        *("tool_use", "thinking", "redacted_thinking", "text")  # thinking stays in its place
+    ]
+    elsewhere = llm.anthropic("m", base_url="http://h.invalid", api_key="k")
+    assert (await kinds(elsewhere, "a", CALL, "b"))[-2:] == ["tool_use", "text"]
+
+
+@pytest.mark.parametrize("kind", ["server_tool_use", "mcp_tool_use"])
+async def test_a_call_of_a_servers_tool_without_a_result_goes_back_only_if_the_turn_goes_on(
+    kind: str,
+) -> None:
+    pending = opaque(kind, id="srv_1", name="web_search", input={})
+    found = opaque("web_search_tool_result", tool_use_id="srv_1", content=[])
+    paused = llm.assistant("a", pending)
+    (sent,) = await said(ANTHROPIC, paused)
+    assert sent["content"][1]["type"] == kind
+    sent, _ = await said(ANTHROPIC, llm.assistant(pending, CALL), llm.tool_result(CALL, "x"))
+    assert sent["content"][0]["type"] == kind
+    sent, _ = await said(ANTHROPIC, paused, llm.user("b"))
+    assert sent["content"] == "a"
+    sent, _ = await said(ANTHROPIC, paused, llm.assistant(found, "c"), llm.user("b"))
+    assert [block["type"] for block in sent["content"]][1:3] == [kind, "web_search_tool_result"]
+
+
+async def test_what_a_model_thought_before_it_declined_does_not_go_back() -> None:
+    mark = opaque("fallback", **{"from": {"model": "a"}, "to": {"model": "b"}})
+    pending = opaque("server_tool_use", id="srv_1", name="web_search", input={})
+    own = ReasoningPart(text="own", signature="sig", wire="anthropic")
+    (sent,) = await said(ANTHROPIC, llm.assistant(THOUGHTS, "a", pending, mark, own, "b"))
+    assert [block["type"] for block in sent["content"]] == ["text", "fallback", "thinking", "text"]
+
+
 @pytest.mark.parametrize(
     ("model", "kept"),
     [

@@ -188,6 +188,91 @@ def test_an_item_counts_once_however_often_it_comes(
     assert parts == read(completed(item)).parts or there == (True, False, False)
 
 
+@pytest.mark.parametrize("name", list(CLOTHES)[1:])
+def test_what_the_deltas_of_a_text_lack_comes_with_its_end(name: str) -> None:
+    last = [] if name == "the end of the answer" else [completed()]
+    found = read(added({**MESSAGE, "content": []}), said("Sa"), *CLOTHES[name], *last)
+    assert found.content == "Salt."
+    assert not found.notes
+    everything = [e for events in CLOTHES.values() for e in events]
+    assert read(said("S"), *everything[1:]).content == "Slt."  # another text: the deltas count
+    assert read(said("Salt. "), *everything[2:]).content == "Salt. "
+
+
+def test_what_the_deltas_of_a_refusal_and_of_reasoning_lack_comes_with_their_end() -> None:
+    refused = {**MESSAGE, "content": [{"type": "refusal", "refusal": "I can't."}]}
+    place = {"output_index": 0, "content_index": 0}
+    assert (
+        read(event("refusal.delta", delta="I", **place), completed(refused)).refusal == "I can't."
+    )
+    thought = event("reasoning_summary_text.delta", output_index=0, summary_index=0, delta="Riv")
+    assert read(thought, done(REASONING), completed(REASONING)).reasoning == "Rivers."
+    more = event("reasoning_summary_text.delta", output_index=0, summary_index=1, delta="Salt")
+    assert read(thought, more, done(REASONING), completed()).reasoning == "RivSalt"
+
+
+@pytest.mark.parametrize(
+    ("deltas", "noted"),
+    [
+        (('{"at"',), False),
+        (('{"at": ', "1"), False),
+        (("{}",), False),
+        (("null",), False),
+        (('{"at":1}',), False),
+        (('{"at": 2}',), True),
+        (('{"at": now',), True),
+    ],
+)
+@pytest.mark.parametrize("last", [True, False])
+def test_the_arguments_at_the_end_of_a_call_count(
+    deltas: tuple[str, ...], noted: bool, last: bool
+) -> None:
+    pieces = [
+        event("function_call_arguments.delta", output_index=0, item_id="fc_1", delta=piece)
+        for piece in deltas
+    ]
+    end = event(
+        "function_call_arguments.done", output_index=0, item_id="fc_1", arguments='{"at": 1}'
+    )
+    ends = [completed(CALL)] if last else [end, done(CALL), completed(CALL)]
+    found = read(added({**CALL, "arguments": ""}), *pieces, *ends)
+    assert [json.loads(call.arguments) for call in found.tool_calls] == [{"at": 1}]
+    assert ("others at their end" in "".join(found.notes)) is noted
+
+
+def test_arguments_at_the_end_of_a_call_that_are_none_change_nothing() -> None:
+    piece = event("function_call_arguments.delta", output_index=0, delta='{"at": 1}')
+    opened = added({**CALL, "arguments": ""})
+    for odd in ("{}", '{"at', ""):
+        found = read(opened, piece, completed({**CALL, "arguments": odd}))
+        assert [call.arguments for call in found.tool_calls] == ['{"at": 1}']
+        assert not found.notes
+    other = {**CALL, "id": "fc_2", "arguments": '{"at": 2}'}
+    found = read(opened, piece, done(other), completed())  # another item at its index
+    assert [call.arguments for call in found.tool_calls] == ['{"at": 1}']
+
+
+def test_the_input_of_a_custom_tool_counts_as_it_ends() -> None:
+    def made(*deltas: str) -> llm.CompletionResponse:
+        kind = "custom_tool_call_input.delta"
+        pieces = [event(kind, output_index=0, item_id="ct_1", delta=piece) for piece in deltas]
+        return read(
+            added({**CUSTOM, "input": ""}), *pieces, completed({**CUSTOM, "input": "ls -l"})
+        )
+
+    for deltas in (("ls -l",), ("ls",), ("l", "s "), ("dir",)):
+        found = made(*deltas)
+        assert [call.arguments for call in found.tool_calls] == ["ls -l"]
+        assert bool(found.notes) is (deltas == ("dir",))
+
+
+def test_the_end_of_the_arguments_names_the_function() -> None:
+    """By OpenAI's reference it does; nothing else may have come of the call."""
+    end = event("function_call_arguments.done", output_index=0, name="sky", arguments="{}")
+    (call,) = read(end, completed()).tool_calls
+    assert (call.name, call.arguments) == ("sky", "{}")
+
+
 def test_an_answer_of_all_kinds_of_items_keeps_their_order() -> None:
     output = [REASONING, SEARCH, MESSAGE, CALL, CUSTOM, IMAGE]
     found = read(*(done(item, n) for n, item in enumerate(output)), completed(*output))
@@ -508,6 +593,26 @@ def test_a_hosted_tool_whose_end_never_came_is_shown_as_it_began() -> None:
 def message(text: str, ident: str | None) -> dict[str, Any]:
     named = {} if ident is None else {"id": ident}
     return {"type": "message", **named, "content": [{"type": "output_text", "text": text}]}
+
+
+def test_an_item_is_kept_with_what_only_a_later_end_of_it_has() -> None:
+    empty = {**SEARCH, "status": "in_progress", "action": None}
+    found = read(added(empty), done(empty), done(SEARCH), completed(SEARCH))
+    assert found.parts == (OpaquePart(wire=WIRE, raw=SEARCH),)
+    found = read(done({**REASONING, "encrypted_content": ""}), completed(REASONING))
+    assert [p.encrypted for p in found.parts if isinstance(p, ReasoningPart)] == ["SECRET"]
+    assert found.parts[0].raw == REASONING  # type: ignore[union-attr]
+    made = {**IMAGE, "status": "generating", "result": None}
+    found = read(done(made), completed(IMAGE))
+    assert (found.images, found.parts) == ((IMAGE,), (OpaquePart(wire=WIRE, raw=IMAGE),))
+    unnamed = {k: v for k, v in SEARCH.items() if k != "id"}
+    assert read(done(unnamed), completed(SEARCH)).parts == (OpaquePart(wire=WIRE, raw=SEARCH),)
+
+
+def test_another_item_adds_nothing_to_one_that_ended() -> None:
+    bare = {k: v for k, v in SEARCH.items() if k != "action"}
+    found = read(done(bare), completed({**SEARCH, "id": "ws_2"}))
+    assert found.parts == (OpaquePart(wire=WIRE, raw=bare),)
 
 
 def test_one_index_for_all_items() -> None:

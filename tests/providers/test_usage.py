@@ -1021,6 +1021,29 @@ def test_an_answer_of_no_tokens_is_in_doubt() -> None:
     assert resolution(charged(usage, Asked(), {}, choices=1, content=False)) == "resolved"
 
 
+@pytest.mark.parametrize(
+    ("short", "hour", "doubted"),
+    [
+        (100, 0, False),
+        (0, 100, False),
+        (40, 60, False),
+        (None, 100, False),
+        (0, 0, True),
+        (40, 0, True),
+        (0, None, True),
+    ],
+)
+def test_cache_writes_without_a_life_are_in_doubt(
+    short: int | None, hour: int | None, doubted: bool
+) -> None:
+    lives = {"ephemeral_5m_input_tokens": short, "ephemeral_1h_input_tokens": hour}
+    counts = {"input_tokens": 9, "output_tokens": 5, "cache_creation_input_tokens": 100}
+    usage = anthropic_usage({**counts, "cache_creation": lives})
+    for asked in (Asked(hour=True), Asked()):
+        found = charged(usage, asked, {}, choices=1, content=True).doubts or {}
+        assert ("cache_write_1h_tokens" in found) is (doubted and asked.hour)
+
+
 @pytest.mark.parametrize("total", [{}, {"cache_creation_input_tokens": None}])
 def test_cache_writes_are_added_up_where_their_sum_is_left_out(total: dict[str, Any]) -> None:
     lives = {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 30}

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trio_minillm as llm
-from trio_minillm.testing import ScriptedTransport, hang, reply
+from trio_minillm.testing import ScriptedTransport, hang, reply, sse
 
 from ..support.conversations import SPEAKERS, TURNS, Turn, chat, checked
 from ..support.request_shapes import said_in
@@ -335,6 +335,40 @@ async def test_max_steps(autojump_clock):
     assert caught.value.reason == loop.run.outcome == "max_steps"
     assert [m.role for m in loop.run.messages] == ["user", "assistant", "tool", "assistant", "tool"]
     assert len(loop.transport.bodies) == 2
+
+
+def paused_turn(reason, *blocks):
+    """An answer of Anthropic's, of whole blocks."""
+    start = {"type": "message_start", "message": {"id": "m", "model": "c", "content": []}}
+    opened = [
+        {"type": "content_block_start", "index": number, "content_block": block}
+        for number, block in enumerate(blocks)
+    ]
+    end = {"type": "message_delta", "delta": {"stop_reason": reason}, "usage": {"output_tokens": 1}}
+    return reply(*(sse(e) for e in (start, *opened, end, {"type": "message_stop"})))
+
+
+SEARCH = {"type": "server_tool_use", "id": "srv_1", "name": "web_search", "input": {"query": "x"}}
+FOUND = {"type": "web_search_tool_result", "tool_use_id": "srv_1", "content": []}
+
+
+async def test_a_paused_turn_is_sent_back_and_goes_on(autojump_clock):
+    claude = llm.anthropic("claude-x", api_key=KEY)
+    pause = paused_turn("pause_turn", {"type": "text", "text": "Wait."}, SEARCH)
+    transport = ScriptedTransport(
+        pause, paused_turn("end_turn", FOUND, {"type": "text", "text": "Yes."}), pause, pause
+    )
+    async with llm.open_client(transport=transport) as client:
+        async with client.run_tools(claude, HELLO, tools=[double]) as run:
+            response = await run.collect()
+        assert (response.text, run.outcome) == ("Yes.", "finished")
+        sent = json.loads(transport.requests[1].content)["messages"]
+        assert sent[1]["content"] == [{"type": "text", "text": "Wait."}, SEARCH]
+        assert [m.role for m in run.messages] == ["user", "assistant", "assistant"]
+        async with client.run_tools(claude, HELLO, tools=[double], max_steps=2) as run:
+            with pytest.raises(llm.ToolLoopError):
+                await run.collect()
+        assert run.outcome == "max_steps"
 
 
 async def test_an_end_is_raised_once(autojump_clock):

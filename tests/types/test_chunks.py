@@ -54,7 +54,7 @@ def test_a_chunk_that_is_separate_shares_nothing_that_can_change() -> None:
     chunk = StreamChunk(
         tool_calls=(ToolCallDelta(0, extra=inner, partial=inner),),
         usage=Usage(raw=inner, doubts={"cost": "why"}),
-        block=Block(start=inner, delta=inner, stop=True),
+        block=Block(start=inner, delta=inner, stop=True, whole="x"),
         reasoning_details=(inner,),
         annotations=(inner,),
         logprobs=inner,

@@ -38,11 +38,15 @@ _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 class Arguments(Joined):
     """The arguments of one call, as they arrive. Each piece takes O(1)."""
 
-    __slots__ = ("_checked", "_read", "_read_at", "free_text", "last", "mended", "size", "starts")
+    __slots__ = (
+        *("_checked", "_read", "_read_at", "free_text", "last", "mended", "replaced", "size"),
+        "starts",
+    )
 
     def __init__(self) -> None:
         super().__init__()
         self.mended: bool = False  # they were not quite JSON, and had one meaning
+        self.replaced: bool = False  # others came at the end
         self.free_text: bool = False  # of OpenAI's custom tools: it need not be JSON
         self.size: int = 0  # characters
         self.starts: list[int] = []  # where a later piece begins an object
@@ -60,6 +64,21 @@ class Arguments(Joined):
             self.starts.append(self.size)
         self.pieces.append(piece)
         self.size += len(piece)
+
+    def rest_of(self, whole: str) -> str:
+        """Return what is still to come of arguments that are known as a whole.
+
+        If they are others than those that came in pieces, they count in their place.
+        """
+        rest = super().rest_of(whole)
+        if rest or whole.strip() in PLACEHOLDERS or not (self.free_text or is_object(whole)):
+            return rest
+        said = self.read()
+        if said != whole and (self.free_text or not same_json(said, whole)):
+            self.pieces, self._whole = [whole], []
+            self.starts, self.last, self.size = [], whole, len(whole)
+            self._read_at, self.replaced = -1, said.strip() not in PLACEHOLDERS
+        return ""
 
     @property
     def blank(self) -> bool:

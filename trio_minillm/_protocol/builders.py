@@ -58,6 +58,11 @@ class Joined:
             self._whole = whole = ["".join(whole)]
         return whole[0] if whole else ""
 
+    def rest_of(self, whole: str) -> str:
+        """Return what of a string is still to come, if what came is its beginning; otherwise nothing."""
+        said = self.joined()
+        return whole[len(said) :] if whole.startswith(said) else ""
+
     def since(self, place: Place) -> str:
         """Return what has come behind a place, and move the place to the end.
 

@@ -131,7 +131,7 @@ class CallBuilder(Arguments):
     """A tool call under construction, or the block of a server's tool, whose input comes alike."""
 
     __slots__ = (
-        *("adrift", "alias", "beside", "doubtful", "extra", "id"),
+        *("adrift", "alias", "beside", "declined", "doubtful", "extra", "id"),
         *("index", "moved_to", "name", "rival", "start"),
     )
 
@@ -146,6 +146,7 @@ class CallBuilder(Arguments):
         self.extra: dict[str, Any] | None = None
         self.rival: CallBuilder | None = None  # the call that it may be a piece of
         self.doubtful = False
+        self.declined = False  # another model has answered in place of the one that made it
         self.adrift = False  # it has taken pieces that were not marked as those of any call
         self.beside: TextBuilder | None = None  # text in the call's own block
 
@@ -322,9 +323,11 @@ class Calls:
         doubtful |= {c for c in left if c.adrift and broken}
         if any(not c.name and not c.blank for c in left):
             doubtful |= {c for c in left if _bare(c) in PLACEHOLDERS}
-        silent = {c for c in left if finished and c.says_nothing}
+        silent = {c for c in left if c.declined or (finished and c.says_nothing)}
         count = len(again) + self._repeated
-        return Sorted(copies, doubtful, silent, count, any(c.mended for c in left))
+        mended, replaced = any(c.mended for c in left), any(c.replaced for c in left)
+        declined = any(c.declined for c in left)
+        return Sorted(copies, doubtful, silent, count, mended, replaced, declined)
 
     def ids(self, copies: Collection[CallBuilder] = (), answer: str = "") -> dict[CallBuilder, str]:
         """Return an id for every call but copies: the server's, if no call before has the same.
@@ -358,11 +361,15 @@ class Sorted(NamedTuple):
     doubtful: set[CallBuilder]
     """Calls that the model may not have made."""
     silent: set[CallBuilder]
-    """Calls of which neither a name nor arguments came: not shown."""
+    """Calls of which neither a name nor arguments came, or whose model declined: not shown."""
     again: int
     """The number of times that arguments, or all calls, came more than once."""
     mended: bool
     """True if arguments were not quite JSON, and had only one meaning."""
+    replaced: bool
+    """True if a call ended with other arguments than had come in pieces."""
+    declined: bool
+    """True if the model that made a call declined to go on."""
 
     def shows(self, call: CallBuilder) -> bool:
         """Return whether a call is one of its own."""
@@ -374,6 +381,10 @@ class Sorted(NamedTuple):
             yield "tool calls or their arguments were repeated: counted once"
         if self.mended:
             yield "arguments of tool calls were almost JSON, with one meaning: repaired"
+        if self.replaced:
+            yield "arguments of tool calls were others at their end: the last ones count"
+        if self.declined:
+            yield "tool calls of a model that declined, before another took over: left out"
 
 
 def _goes_on(delta: ToolCallDelta, call: CallBuilder) -> bool:

@@ -28,6 +28,10 @@ TEXT_BLOCKS = {
 """The kinds of text in blocks of a type. Any other block is that of a server's tool, but for calls."""
 
 
+_FIELD_OF = {"text": "delta", "reasoning": "reasoning", "refusal": "refusal"}
+"""The field of a chunk that has each kind of text."""
+
+
 class Extras:
     """The contents of a choice beside text and reasoning; few choices have any.
 
@@ -188,11 +192,27 @@ class ChoiceBuilder:
                     opened.additions.signature.append(block.start["signature"])
             else:
                 opened = CallBuilder(dict(block.start))
+                if kind == "fallback":  # the model that made the calls so far has declined
+                    for call in (self.extras or _NO_EXTRAS).calls.all:
+                        call.declined = True
             self._open(number, opened)
         elif block.delta is not None:
             self._change(number, block.delta)
         elif number == IN_ORDER:
             self._numbered.pop(number, None)
+
+    def complete(self, chunk: StreamChunk, whole: str) -> None:
+        """Add to a chunk what its block lacks of a text, or of arguments, that came once more."""
+        there = self._numbered.get(chunk.part)
+        rest = there.rest_of(whole) if there is not None else ""
+        if there is None or not rest:
+            return
+        chunk.progress = True
+        if isinstance(there, TextBuilder):
+            setattr(chunk, _FIELD_OF[there.kind], rest)
+        else:
+            kind = "custom" if there.free_text else "function"
+            chunk.tool_calls = (ToolCallDelta(there.index, arguments=rest, type=kind),)
 
     def _open(self, number: int | None, part: TextBuilder | CallBuilder) -> None:
         """Take a new part, to which the pieces of this number belong from now on."""

@@ -154,8 +154,13 @@ class Ingest:
             if found is None:
                 return None
             choice = found
-        if chunk.block is not None:
-            choice.block(chunk.part, chunk.block)
+        block = chunk.block
+        if block is not None:
+            if block.whole is not None:
+                choice.complete(chunk, block.whole)
+            choice.block(chunk.part, block)
+            if block.start is not None and chunk.model:  # another one takes over
+                self.model, self._model_named = chunk.model, True
         reason = chunk.finish_reason
         if reason is not None and (chunk.delta or chunk.reasoning):
             self._drop_repeated(chunk, choice)

@@ -45,6 +45,8 @@ ENDED_REASONS = frozenset(
 )
 """Finish reasons of answers that the model ended. A call without any arguments is not run under
 a reason that nobody knows: it may have been cut before them."""
+PAUSED = "pauseturn"
+"""Anthropic's reason for a turn in which the server runs tools and has stopped for now, as a bare word."""
 CALL_REASONS = frozenset({"tool_calls", "tool_use", "tool_call", "function_call"})
 """Finish reasons that promise a call."""
 
@@ -70,6 +72,12 @@ def ended_by_model(reasons: tuple[str, ...]) -> bool:
 def asks_for_calls(reason: str | None) -> bool:
     """Return whether a reason promises a tool call."""
     return bool(_words((reason or "",)) & _CALL)
+
+
+@_once
+def pauses(reason: str | None) -> bool:
+    """Return whether a reason says that the turn continues once it is sent back."""
+    return PAUSED in _words((reason or "",))
 
 
 @_once

@@ -80,6 +80,9 @@ class Block(msgspec.Struct, kw_only=True):
     """A change other than text, reasoning, or arguments, such as a signature or a citation."""
     stop: bool = False
     """True if the block is closed."""
+    whole: str | None = None
+    """All of the block's text or arguments, if the wire sends them once more at its end. What did not
+    come before is then added to the chunk."""
 
 
 class StreamChunk(msgspec.Struct, gc=False):
@@ -230,7 +233,7 @@ def separate(chunk: StreamChunk) -> None:
         usage.raw, usage.doubts = _copied(usage.raw), _copied(usage.doubts)
     if block is not None:
         start, delta = _copied(block.start), _copied(block.delta)
-        chunk.block = Block(start=start, delta=delta, stop=block.stop)
+        chunk.block = Block(start=start, delta=delta, stop=block.stop, whole=block.whole)
     for call in chunk.tool_calls:
         call.extra, call.partial = _copied(call.extra), _copied(call.partial)
     if chunk.metadata:

@@ -228,10 +228,13 @@ def _turns(request: Request) -> tuple[str | list[dict[str, Any]], list[dict[str,
     demands = f".{host}".endswith(_THOUGHT_DEMANDED) or host.startswith("api.moonshot.")
     system = _Turn("system")
     turns: list[_Turn] = []
-    for message in paired(request.messages, ANTHROPIC_IDS):
+    messages = paired(request.messages, ANTHROPIC_IDS)
+    answered = _answered(messages)
+    settled = max((n for n, m in enumerate(messages) if m.role == "user"), default=0)
+    for number, message in enumerate(messages):
         blocks = _blocks(message, wire)
         if claude and message.role == "assistant":
-            blocks = _ended(blocks)
+            blocks = _in_order(_ended(blocks, answered, settled=number < settled))
         if not blocks:
             continue
         if message.role in ("system", "developer"):
@@ -265,14 +268,51 @@ def _is_thought(block: dict[str, Any]) -> bool:
     return block["type"] in ("thinking", "redacted_thinking")
 
 
-def _ended(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a turn's blocks without thinking that Anthropic refuses: without a signature, since it was
-    cut, or at the turn's end.
+def _answered(messages: Sequence[Message]) -> set[str]:
+    """Return the ids of the calls that a server's tool has answered."""
+    opaque = (p for m in messages for p in m.parts if isinstance(p, OpaquePart))
+    return {str(part.raw["tool_use_id"]) for part in opaque if "tool_use_id" in part.raw}
+
+
+def _ended(
+    blocks: list[dict[str, Any]], answered: set[str], *, settled: bool
+) -> list[dict[str, Any]]:
+    """Return a turn's blocks without those that Anthropic refuses.
+
+    These are thinking without a signature, since it was cut, or at the turn's end; the thinking of a
+    model that declined, before the mark of another that took over (code-yeongyu/senpi PR 113); and
+    calls of the server's own tools without a result, which the server gives only in a turn that
+    goes on, and not in one that is ``settled`` (anthropic-sdk-python#961).
     """
-    kept = [b for b in blocks if b["type"] != "thinking" or b.get("signature")]
+    marks = [n for n, block in enumerate(blocks) if block["type"] == "fallback"]
+    declined = marks[-1] if marks else 0
+    kept = [
+        block
+        for n, block in enumerate(blocks)
+        if (n >= declined or not _is_thought(block))
+        and (block["type"] != "thinking" or block.get("signature"))
+        and not ((settled or n < declined) and _is_open(block, answered))
+    ]
     while kept and _is_thought(kept[-1]):
         kept.pop()
     return kept
+
+
+def _is_open(block: dict[str, Any], answered: set[str]) -> bool:
+    """Return whether a block is a call of a server's tool without a result."""
+    own = block["type"].endswith("_tool_use")  # the caller's calls are just ``tool_use``
+    return own and str(block.get("id")) not in answered
+
+
+def _in_order(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a turn's blocks with its calls behind all others, as Anthropic demands.
+
+    Otherwise it misses their results (can1357/oh-my-pi#544). Other models write texts between calls. What
+    stands before thinking is left, because thinking is signed in its place.
+    """
+    begin = max((n + 1 for n, block in enumerate(blocks) if _is_thought(block)), default=0)
+    rest = sorted(blocks[begin:], key=lambda block: block["type"] == "tool_use")
+    return blocks[:begin] + rest
 
 
 def _trim(block: dict[str, Any]) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from .._types.usage import UNREADABLE, Usage
+from .._types.usage import UNREADABLE, Usage, number_in
 from ._base import Model
 from ._pricing import STANDARD
-from ._usage import ANTHROPIC_TIERS, OPENAI_TIERS, TERMS, terms_in, tier_of
+from ._usage import ANTHROPIC_TIERS, OPENAI_TIERS, TERMS, at_path, terms_in, tier_of
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -109,6 +109,21 @@ def _marked(body: Mapping[str, Any], parts: list[Mapping[str, Any]]) -> Iterator
         yield from _list(body.get(name))
 
 
+def _lacks_lives(usage: Usage, raw: Mapping[str, Any]) -> bool:
+    """Return whether some of the tokens written to the cache are counted under no life.
+
+    Anthropic has sent zeros for both lives beside their sum (anthropics/anthropic-sdk-java#353).
+    """
+    written, hour = usage.cache_write_tokens, usage.cache_write_1h_tokens
+    if not written or hour is None:
+        return bool(written)
+    short = number_in(at_path(raw, _SHORT_LIVED))
+    return short is not None and short + hour < written
+
+
+_SHORT_LIVED = ("cache_creation", "ephemeral_5m_input_tokens")
+
+
 def charged(
     usage: Usage,
     asked: Asked,
@@ -159,9 +174,7 @@ def charged(
     uncounted = {
         "audio_input_tokens": asked.audio and usage.audio_input_tokens is None,
         "image_output_tokens": images and usage.image_output_tokens is None,
-        "cache_write_1h_tokens": asked.hour
-        and bool(usage.cache_write_tokens)
-        and usage.cache_write_1h_tokens is None,
+        "cache_write_1h_tokens": asked.hour and _lacks_lives(usage, raw),
         "web_searches": (asked.search or cited) and usage.web_searches is None,
     }
     doubts |= {field: _UNCOUNTED for field, there in uncounted.items() if there}

@@ -28,6 +28,7 @@ class Event(msgspec.Struct, gc=False):
     content_index: int | None = None
     summary_index: int | None = None
     item_id: str | None = None
+    name: str | None = None
     delta: _Said = None
     text: _Said = None
     refusal: _Said = None
@@ -72,7 +73,7 @@ _read_event = fields(
     {
         "type": word,
         **dict.fromkeys(("output_index", "content_index", "summary_index"), number),
-        "item_id": side_text,
+        **dict.fromkeys(("item_id", "name"), side_text),
         **dict.fromkeys(("delta", "text", "refusal", "arguments", "input"), said),
         **dict.fromkeys(("annotation", "logprobs", "part", "item", "error", "object"), anything),
         **dict.fromkeys(("response", "output"), raw),

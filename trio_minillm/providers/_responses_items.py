@@ -8,6 +8,9 @@ one stream, takes the others out.
 Items are told apart by their index in the output. Servers also use one index for several items, leave
 it out, or give an item another id in every event. So an index and an id are hints: where they fail, the
 newest item of the same kind is meant, and in the list at the end the next one of that kind.
+
+The deltas of a piece may stop before its end (xAI, relays). So the first that has it as a whole is held
+against them (`Block.whole`), and what they lack counts, too.
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ _FIELDS: Final[dict[str, Any]] = {
     **dict.fromkeys(("logprobs", "audio"), None),
 }
 """Fields of `StreamChunk` with content, but for calls, and what they are without any."""
-_ENDED: Final = (-1, "ended")
+_SPOKEN: Final = ("delta", "reasoning", "refusal")
+"""Those of them that are text."""
 
 
 class ItemChunk(StreamChunk, kw_only=True, gc=False):
@@ -84,8 +88,8 @@ class _Item:
     """One item of an answer so far."""
 
     __slots__ = (
-        *("begun", "ended", "head", "held", "id", "kind", "listed", "pieces", "said", "slots"),
-        "told",
+        *("begun", "compared", "end", "ended", "head", "held", "id", "kind", "listed", "pieces"),
+        *("said", "slots", "told"),
     )
 
     def __init__(self, kind: str, ident: str | None) -> None:
@@ -93,11 +97,13 @@ class _Item:
         self.id = ident
         self.slots: dict[int, int] = {}  # numbers of its blocks, by section
         self.said: set[tuple[int, str]] = set()  # sections and kinds of the content that came
+        self.compared: dict[int, int] = {}  # sizes of the texts that came again, by block
         self.held: list[ItemChunk] = []
         self.pieces: list[str] = []  # texts with which its sections begin
         self.head: dict[str, Any] | None = None  # of a message, as its blocks have it
         self.told = ""  # the part of the reasoning that is shown: its text, or its summary
         self.begun = False  # it was opened by an event for that
+        self.end: dict[str, Any] | None = None  # of an item that is kept as it came
         self.ended = False
         self.listed = False
 
@@ -224,8 +230,8 @@ class Items(RepeatFilter):
         if chunk.opened is not None:
             yield from self._begin(item, chunk, chunk.opened)
             return
-        if chunk.repeats:
-            self._remove(chunk, item)
+        if chunk.repeats and (again := self._remove(chunk, item)):
+            yield from self._compared(item, chunk, again)
         new = _plain(chunk)
         if item.kind in (MESSAGE, REASONING, CALL) and new.progress:
             self._place(new, item, chunk.section)
@@ -266,16 +272,16 @@ class Items(RepeatFilter):
                 item.head = head
                 for slot in item.slots.values():
                     yield StreamChunk(part=slot, block=Block(delta={"item": head}), progress=False)
-        elif item.kind != CALL and _ENDED not in item.said:
-            item.said.add(_ENDED)
+        elif item.kind != CALL and (more := _merged(item.end, ended)) is not None:
+            item.end = more
             if item.kind == REASONING:
-                ended = {**ended, "type": REASONING}
+                more = {**more, "type": REASONING}
             if new.images:
                 item.said.add((0, "images"))
             begun = bool(item.slots)
             new.part = self._slot(item, 0)
-            new.block = Block(delta=ended) if begun else Block(start=ended)
-            new.progress = item.kind != REASONING or bool(ended.get("encrypted_content"))
+            new.block = Block(delta=more) if begun else Block(start=more)
+            new.progress = item.kind != REASONING or bool(more.get("encrypted_content"))
             yield new
             return
         if new.progress or new.unread:
@@ -292,9 +298,25 @@ class Items(RepeatFilter):
                     self._place(new, item, chunk.section)
                     yield new
 
-    def _remove(self, chunk: ItemChunk, item: _Item) -> None:
-        """Take out of a chunk what its item has said before."""
+    def _compared(self, item: _Item, chunk: ItemChunk, again: str) -> Iterator[StreamChunk]:
+        """Yield a chunk that has a text which came again, to be held against the pieces of its block.
+
+        Nothing where that may be another block's: the item has another id, or its end does not
+        list its pieces as they came.
+        """
+        slot = item.slots.get(chunk.section if item.kind == MESSAGE else 0)
+        other = chunk.item_id and item.id and chunk.item_id != item.id
+        pieces = {number for number, _ in item.said}
+        longer = slot is not None and len(again) > item.compared.get(slot, 0)
+        listed = max(chunk.of, 1) if item.kind == MESSAGE else 1  # others have one block for all
+        if slot is not None and longer and not other and len(pieces) <= listed:
+            item.compared[slot] = len(again)
+            yield StreamChunk(part=slot, block=Block(whole=again), progress=False)
+
+    def _remove(self, chunk: ItemChunk, item: _Item) -> str:
+        """Take out of a chunk what its item has said before. Return the text or the arguments of that."""
         said, section = item.said, _numbered_as_told(chunk, item.said)
+        again = ""
         chunk.section = section
         if chunk.unreadable:
             if not said:
@@ -307,10 +329,12 @@ class Items(RepeatFilter):
             chunk.delta, chunk.logprobs = "", None
         for name, nothing in _FIELDS.items():
             if (section, name) in said:
+                again = again or (getattr(chunk, name) if name in _SPOKEN else "")
                 setattr(chunk, name, nothing)
         if chunk.tool_calls:
             calls = chunk.tool_calls
             if (section, "arguments") in said:
+                again = "".join(call.arguments for call in calls)
                 calls = tuple(msgspec.structs.replace(call, arguments="") for call in calls)
             if (section, "head") in said:
                 calls = tuple(
@@ -319,6 +343,7 @@ class Items(RepeatFilter):
                     if call.arguments
                 )
             chunk.tool_calls = calls
+        return again
 
     def _place(self, chunk: StreamChunk, item: _Item, section: int) -> None:
         """Put content into its block, open that if it is new, and note what came."""
@@ -372,6 +397,19 @@ def _field_of(chunk: StreamChunk) -> str:
     if chunk.tool_calls:
         return "tool_calls"
     return "refusal" if chunk.refusal else ""
+
+
+def _merged(known: dict[str, Any] | None, ended: dict[str, Any]) -> dict[str, Any] | None:
+    """Return an item with what this end of it has and those before lacked; ``None`` if that is nothing."""
+    if known is None:
+        return ended
+    said = {name: value for name, value in ended.items() if value not in _EMPTY}
+    other = known.get("id") and said.get("id", known["id"]) != known["id"]
+    new = any(known.get(name) in _EMPTY for name in said)
+    return {**known, **said} if new and not other else None
+
+
+_EMPTY: Final[tuple[Any, ...]] = (None, "", [], {})
 
 
 def _numbered_as_told(chunk: ItemChunk, said: Set[tuple[int, str]]) -> int:

@@ -430,7 +430,7 @@ def _call_done(event: Event) -> StreamChunk:
     custom = event.type.startswith("response.custom")
     given = event.input if custom else event.arguments
     kind = "custom" if custom else "function"
-    call = ToolCallDelta(event.output_index, arguments=_arguments(given), type=kind)
+    call = ToolCallDelta(event.output_index, None, event.name, _arguments(given), kind)
     return _whole(event, CALL, 0, tool_calls=(call,) if call.arguments else ())
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 import trio
 
+from ..._protocol.reasons import pauses
 from ..._protocol.request import Messages
 from ..._stream.background import Background, raise_crash
 from ..._types.checks import check_count, check_seconds, check_type
@@ -175,6 +176,8 @@ class ToolRun:
                 raise ToolLoopError("invalid_calls", reason)
             if not response.tool_calls:
                 self.messages.append(response.to_message())
+                if pauses(response.finish_reason):
+                    continue
                 self.outcome = "finished"
                 return
             await self._call_all(response)
