@@ -115,10 +115,17 @@ def _may_show(text: str, secrets: Sequence[bytes]) -> bool:
         return True
     for secret in secrets:
         wanted = secret.decode("latin-1")
-        length, places = _cut(len(wanted))
-        # A backslash in it may have been spelled out, or been left out.
-        if "\\" in wanted or any(wanted[at : at + length] in text for at in places):
+        if "\\" in wanted:  # it may have been spelled out, or been left out
             return True
+        if len(wanted) < RUN:
+            if wanted in text:
+                return True
+            continue
+        # A run that both have holds a whole piece of either, and an id has fewer of them than a key.
+        cut, whole = (text, wanted) if len(text) < len(wanted) else (wanted, text)
+        for at in range(0, len(cut) - GRAM + 1, GRAM):
+            if cut[at : at + GRAM] in whole:
+                return True
     return False
 
 
