@@ -394,19 +394,15 @@ class Ingest:
 
     def charged(self, usage: Usage) -> Usage:
         """Return a copy of a usage with the tier and the doubts that decide what it costs."""
-        images = cited = False
-        for choice in self._sorted():
-            if choice.extras is not None:
-                images = images or choice.has_images
-                cited = cited or choice.cites_pages
+        rich = [choice for choice in self._sorted() if choice.extras is not None]
         made = charged(
             usage,
             self._asked,
             self.metadata or {},
-            choices=len(self._in_order()),
+            choices=len(self._in_order()) if self._others else 1,
             content=self.chunks > 0,
-            images=images,
-            cited=cited,
+            images=any(choice.has_images for choice in rich) if rich else False,
+            cited=any(choice.cites_pages for choice in rich) if rich else False,
         )
         return msgspec.structs.replace(usage) if made is usage else made
 
