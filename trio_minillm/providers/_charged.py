@@ -132,7 +132,7 @@ def charged(
     and citations of pages: what is charged for those at a rate of its own is in doubt without a count.
     """
     raw = usage.raw or {}
-    counted = bool(usage.completion_tokens) or not content
+    counted = usage.completion_tokens or not content
     plain = counted and asked.plain and choices <= 1 and not (images or cited)  # almost always
     if plain:  # nearly every answer names its tier, be it in one place only
         outside = TERMS.isdisjoint(raw)
