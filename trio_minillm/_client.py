@@ -172,6 +172,7 @@ class Client:
         prepared: Prepared | PreparedChoice = prepare(
             model,
             messages,
+            params,
             timeouts=timeouts,
             retry=retry,
             bounds=bounds,
@@ -182,7 +183,6 @@ class Client:
             expect_usage=expect_usage,
             lenient=lenient,
             raw=raw,
-            **params,
         )
         return self._stream_of(prepared, meta, messages, params)
 
@@ -271,6 +271,7 @@ class Client:
             prepared: Prepared | PreparedChoice = prepare(
                 model,
                 messages,
+                params,
                 timeouts=timeouts,
                 retry=retry,
                 bounds=bounds,
@@ -280,7 +281,6 @@ class Client:
                 headers=headers,
                 expect_usage=expect_usage,
                 lenient=lenient,
-                **params,
             )
             asking = self._stream_of(prepared, meta, messages, params)
             del prepared
@@ -403,7 +403,7 @@ class Client:
             requests,
             model,
             msgspec.structs.replace(settings, timeouts=timeouts),
-            prepare=self._prepare,
+            prepare=self._prepare_call,
             stream=self._scope(budget, self._meta)._stream_in_batch,  # noqa: SLF001 - of this class
             budget=budget,
             change_limits=partial(self._bookkeeper.change, budget),
@@ -449,7 +449,7 @@ class Client:
             model,
             journal,
             settings_from(options),
-            prepare=self._prepare,
+            prepare=self._prepare_call,
             replay=replay,
             connect=self._connect,
             budget=self._budget,
@@ -469,7 +469,7 @@ class Client:
                     meta = None
             except JSON_ERRORS:
                 meta = None
-        prepared = self._prepare(model, messages, meta=meta, **more)
+        prepared = self._prepare_call(model, messages, meta=meta, **more)
         stream = self._stream_of(prepared, meta, messages, more)
         stream.made_before = made
         return stream
@@ -523,13 +523,14 @@ class Client:
         model = prepared.model
         if self._budget is not None and not self._budget.idle:
             self._budget.warn()
+        # In order and not by name, for which Python makes a dictionary: a third of what this takes.
         ingest = Ingest(
-            model=model.name,
-            expect_usage=prepared.expect_usage,
-            choices=prepared.choices,
-            bounds=prepared.bounds,
-            wire=model.provider.wire_at(model),
-            asked=prepared.asked,
+            model.name,
+            prepared.expect_usage,
+            prepared.choices,
+            model.provider.wire_at(model),
+            prepared.bounds,
+            prepared.asked,
         )
         observed = self._notifier is not None or _log.isEnabledFor(logging.DEBUG)
         if observed:
@@ -539,12 +540,10 @@ class Client:
         stream = kind(
             ingest,
             StreamTask(self._connect, prepared),
-            model=model,
-            response_type=prepared.response_type,
-            bookkeeper=self._bookkeeper,
-            budget=self._budget,
-            meta=_merged(self._meta, meta),
-            settlement=prepared.timeouts.settlement or 0.0,
+            prepared,
+            self._bookkeeper,
+            self._budget,
+            _merged(self._meta, meta),
         )
         if observed:
             from ._toolkit.observers.observing import observe
@@ -552,10 +551,17 @@ class Client:
             observe(stream, self._notifier, prepared, messages, params)
         return stream
 
+    def _prepare_call(self, model: Model, messages: Messages, **more: Any) -> Prepared:
+        """Make the request of a call whose parameters stand among its options."""
+        params = {name: value for name, value in more.items() if name not in OPTIONS}
+        options = {name: value for name, value in more.items() if name in OPTIONS}
+        return self._prepare(model, messages, params, **options)
+
     def _prepare(
         self,
         model: Model,
         messages: Messages,
+        params: Mapping[str, Any],
         *,
         timeouts: Timeouts | None = None,
         retry: Retry | None = None,
@@ -567,11 +573,10 @@ class Client:
         expect_usage: bool | None = None,
         lenient: bool = False,
         raw: bool = False,
-        **params: Any,
     ) -> Prepared:
         """Check all that `stream` takes and make the request, with the client's defaults."""
-        # The options are named here, since Python compares a keyword that goes into ``params`` with
-        # each name before it, letter by letter.
+        # The parameters come as what they are: for ``**params``, Python would make a dictionary of all
+        # that is given, and take it apart again.
         model = with_price(model, price)
         if timeouts is not None:
             check_option("timeouts", timeouts, Timeouts)
@@ -584,6 +589,7 @@ class Client:
         prepared = prepare(
             model,
             messages,
+            params,
             OPTIONS,
             timeouts=timeouts or self._timeouts,
             retry=retry or self._retry,
@@ -593,16 +599,17 @@ class Client:
             expect_usage=expect_usage,
             lenient=lenient,
             raw=raw,
-            **params,
         )
         self._check_address(prepared.url)
         return prepared
 
-    def _prepare_choice(self, model: object, messages: Messages, **more: Any) -> PreparedChoice:
+    def _prepare_choice(
+        self, model: object, messages: Messages, params: Mapping[str, Any], **options: Any
+    ) -> PreparedChoice:
         """Make the requests for several models. Raises ``TypeError`` if they are no `ModelChoice`."""
         from ._toolkit.choices.race import prepare_choice
 
-        return prepare_choice(model, messages, self._prepare, **more)
+        return prepare_choice(model, messages, self._prepare_call, **options, **params)
 
 
 MAX_BATCH_META = 1 << 16

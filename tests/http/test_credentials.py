@@ -787,7 +787,7 @@ def test_they_are_warned_of_over_plain_http() -> None:
 
 def test_what_a_model_has_is_not_shown_by_what_is_made_of_it() -> None:
     made = prepare(
-        model(partial(Source, KEYS[0])), "Hi", timeouts=Timeouts(), retry=Retry()
+        model(partial(Source, KEYS[0])), "Hi", {}, timeouts=Timeouts(), retry=Retry()
     ).credentials
     assert made is not None
     assert (repr(made), list(made.__rich_repr__())) == ("<Credentials>", ["credentials"])

@@ -61,6 +61,29 @@ def test_a_beginning_of_a_key_is_hidden_from_eight_characters_on() -> None:
 def test_text_is_redacted_as_bytes_are() -> None:
     assert redact_text(f"schlüssel {KEY}!", [KEY.encode()]) == "schlüssel [hidden]!"
     assert redact_text("half \ud800", [KEY.encode()]) == "half ?"
+    assert redact_text("half \ud800", []) == "half ?"
+
+
+@pytest.mark.parametrize(
+    ("text", "secret", "shown"),
+    [
+        ("chatcmpl-0123456789", "", None),
+        ("chatcmpl-0123456789", "password", None),
+        ("chatcmpl-password-1", "password", "chatcmpl-[hidden]-1"),
+        ("chatcmpl-0123456789", "sk-0123456-abcdefghijklmnop", None),
+        ("chatcmpl-0123456-abc", "sk-0123456-abcdefghijklmnop", "chatcmpl[hidden]"),
+        ("chatcmpl-0123456-ab", "sk-0123456-abcdefghijklmnop", None),
+        (
+            "chatcmpl-0123456-abc, of the server",
+            "sk-0123456-abc",
+            "chatcmpl[hidden], of the server",
+        ),
+        ("an id of the server, and no key", "sk-0123456-ab", None),
+        ("chatcmpl-0123456789", "sk\\0123456-ab", None),
+    ],
+)
+def test_an_id_is_shown_but_for_the_key(text: str, secret: str, shown: str | None) -> None:
+    assert redact_text(text, [secret.encode()] if secret else []) == (shown or text)
 
 
 @pytest.mark.parametrize("secret", [KEY, VALUE])

@@ -34,8 +34,11 @@ TIMEOUTS = Timeouts()
 
 
 def prepared(messages: Any = "Hi", model: llm.Model = MODEL, **options: Any) -> Prepared:
+    own = {"timeouts", "retry", *(prepare.__kwdefaults__ or ())}
+    params = {name: value for name, value in options.items() if name not in own}
+    given = {name: value for name, value in options.items() if name in own}
     clocks = {"timeouts": TIMEOUTS, "retry": Retry()}
-    return prepare(model, messages, ("lenient",), **clocks | options)
+    return prepare(model, messages, params, ("lenient",), **clocks | given)
 
 
 def test_a_request_has_all_that_is_sent_and_how_its_answer_is_read() -> None:

@@ -49,7 +49,9 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Templates:
 
 def made(model: Model, messages: Any, **more: Any) -> Prepared | str:
     try:
-        return prepare(model, messages, timeouts=Timeouts(), retry=Retry(), **more)
+        params = {k: v for k, v in more.items() if k not in ("extra", "headers")}
+        given = {k: v for k, v in more.items() if k in ("extra", "headers")}
+        return prepare(model, messages, params, timeouts=Timeouts(), retry=Retry(), **given)
     except (TypeError, ValueError) as exc:
         return str(exc)
 

@@ -86,7 +86,7 @@ def parameters(wire: str, tool: Any) -> dict[str, Any]:
 def parsed(wire: str, format: Any, content: str) -> Any:
     """Return what `parsed` gives for an answer to a request that asked for a format."""
     clocks = {"timeouts": Timeouts(), "retry": Retry()}
-    made = prepare(MODELS[wire], "hi", **clocks, response_format=format)  # type: ignore[arg-type]
+    made = prepare(MODELS[wire], "hi", {"response_format": format}, **clocks)  # type: ignore[arg-type]
     choice = llm.Choice(content=content)
     return llm.CompletionResponse(choices=(choice,), response_type=made.response_type).parsed()
 

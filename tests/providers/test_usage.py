@@ -647,6 +647,41 @@ def assert_read_alike(raw: dict[str, Any], wire: str = "openai") -> None:
         assert read == fields(reader(raw))
 
 
+OPENED = {"input_tokens": 9, "cache_read_input_tokens": 0, "output_tokens": 1}
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        OPENED,
+        WITH_LIVES,
+        {**OPENED, "server_tool_use": {"web_search_requests": 2}},
+        {**OPENED, "output_tokens": 0},
+        {**OPENED, "cache_read_input_tokens": "many"},
+        {**OPENED, "input_tokens": 0},
+        {**OPENED, **{f"field {number}": 1 for number in range(300)}},
+        {"input_tokens": 9},
+        {"output_tokens": 1},
+    ],
+)
+@pytest.mark.parametrize("made", [0, 1, 7, None])
+@pytest.mark.parametrize(
+    "more", [{}, {"input_tokens": 9}, {"input_tokens": 8}, {"cache_creation_input_tokens": 5}]
+)
+def test_output_that_is_all_that_is_new_is_merged_as_any_is(
+    first: dict[str, Any], made: int | None, more: dict[str, Any]
+) -> None:
+    def both() -> Usage:
+        usage = msgspec.structs.replace(anthropic_usage(first))
+        usage.merge_from(anthropic_usage({**more, "output_tokens": made}))
+        return usage
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        usage = both()
+        monkeypatch.setattr(usage_module, "_plain_anthropic_usage", lambda raw: None)
+        assert repr(usage) == repr(both())
+
+
 @pytest.mark.parametrize("made", [0, 5])
 @pytest.mark.parametrize("prompt", [{}, {"input_tokens": 0}, {"cache_read_input_tokens": 4}])
 def test_a_prompt_of_no_tokens_is_none_that_is_absent(prompt: dict[str, int], made: int) -> None:

@@ -53,7 +53,9 @@ class PendingSettlement:
     change any more, ``delivered`` when the callback has returned or there is none to call.
     """
 
-    def __init__(self, record: CostRecord, *, done: bool = False) -> None:
+    __slots__ = ("asking", "delivered", "record", "settled")
+
+    def __init__(self, record: CostRecord, done: bool) -> None:
         self.record: CostRecord = record
         self.settled: trio.Event = _SET if done else trio.Event()
         self.delivered: trio.Event = _SET if done else trio.Event()
@@ -154,7 +156,7 @@ class Bookkeeper:
         ``seconds`` is the clock ``settlement``.
         """
         told = record.booked and self._on_cost is not None
-        pending = PendingSettlement(record, done=not (record.unsettled or told))
+        pending = PendingSettlement(record, not (record.unsettled or told))
         if record.unsettled:
             self._unsettled[record.key] = model, budget
             if len(self._unsettled) > MAX_UNSETTLED:

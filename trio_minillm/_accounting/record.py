@@ -109,7 +109,7 @@ def attempt_record(
     """
     booked = (outcome is FINISHED or outcome is _CANCELLED) and not rejected
     cost = safe_cost(model, usage)
-    return CostRecord(
+    record = CostRecord(  # with more than fifteen keywords, Python makes a dictionary of them first
         key=key,
         at=datetime.now(UTC),
         model=model.name,
@@ -127,9 +127,9 @@ def attempt_record(
         and safe_settlement_request(model, generation_id) is not None,
         usage=usage,
         cost=cost,
-        error=None if error is None else type(error).__name__,
         meta=meta,
     )
+    return record if error is None else replace(record, error=type(error).__name__)
 
 
 def settled_record(record: CostRecord, model: Model, usage: Usage) -> CostRecord:
@@ -152,10 +152,14 @@ def detached(record: CostRecord) -> CostRecord:
     return replace(record, usage=usage, cost=cost, at=at)
 
 
+_NUMBERS = Usage.__struct_fields__.index("service_tier")
+"""Fields of a usage that are numbers: those before the tier."""
+
+
 def countable(usage: Usage | None) -> bool:
     """Return False if a count is negative or larger than `MAX_TOKENS`."""
     if usage is not None:
-        for count in filter(None, astuple(usage)):  # most are ``None``
+        for count in filter(None, astuple(usage)[:_NUMBERS]):  # most are ``None``
             if type(count) is int and not 0 <= count <= MAX_TOKENS:
                 return False
     return True

@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -169,11 +169,8 @@ def share_of(record: CostRecord) -> Share:
     return Share(kind, 1, prompt or 0, completion or 0, amount or _ZERO)
 
 
-class Added(msgspec.Struct, frozen=True):
-    """The share of one record, and the sums that it was added to and can be taken away from."""
-
-    share: Share
-    groups: list[Sums]
+Added: TypeAlias = tuple[Share, list[Sums]]
+"""The share of one record, and the sums that it was added to and can be taken away from."""
 
 
 class GroupedSums:
@@ -189,12 +186,13 @@ class GroupedSums:
         share, groups = share_of(record), self._groups(record)
         for sums in groups:
             sums.add(share)
-        return Added(share, groups)
+        return share, groups
 
     def remove(self, added: Added) -> None:
         """Take a record away from all the sums that it was added to."""
-        negated = added.share.negated()
-        for sums in added.groups:
+        share, groups = added
+        negated = share.negated()
+        for sums in groups:
             sums.add(negated)
 
     def by_model(self) -> dict[Any, Totals]:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from .._types.chunks import StreamChunk, has_content
 from .._types.cost import CostInfo
@@ -30,7 +31,7 @@ from .._types.errors import (
     StreamTimeout,
 )
 from .._types.options import BOUNDS, Bounds
-from .._types.response import CompletionResponse, Outcome, Timings
+from .._types.response import Choice, CompletionResponse, Outcome, Timings
 from .._types.usage import Usage
 from ..providers._charged import Asked, charged
 from .choice import ChoiceBuilder, Extras
@@ -80,14 +81,13 @@ class Ingest:
 
     def __init__(
         self,
-        *,
         model: str,
-        id: str = "",
         expect_usage: bool,
         choices: int = 1,
         wire: str = "",
         bounds: Bounds = BOUNDS,
         asked: Asked | None = None,
+        id: str = "",
     ) -> None:
         self.state: StreamState = StreamState(expect_usage=expect_usage, choices=choices)
         self.id: str = id
@@ -410,16 +410,16 @@ class Ingest:
 
     def charged(self, usage: Usage) -> Usage:
         """Return a copy of a usage with the tier and the doubts that decide what it costs."""
-        images = cited = False
-        for choice in self._sorted():
-            if choice.extras is not None:
-                images = images or choice.has_images
-                cited = cited or choice.cites_pages
+        choices, images, cited = 1, False, False
+        if self._others or self._first.extras is not None:
+            choices = len(self._in_order())
+            images = any(choice.has_images for choice in self._sorted())
+            cited = any(choice.cites_pages for choice in self._sorted())
         made = charged(
             usage,
             self._asked,
             self.metadata or {},
-            choices=len(self._in_order()),
+            choices=choices,
             content=self.chunks > 0,
             images=images,
             cited=cited,
@@ -469,7 +469,10 @@ class Ingest:
         finished = state.outcome is _FINISHED
         builders = self._in_order()
         answer = id or self.id
-        built = [c.build(self._wire, finished, self._standing(c), answer) for c in builders]
+        built: list[Choice] = []
+        for builder in builders:
+            reason = self._standing(builder)
+            built.append(builder.build(self._wire, finished, reason, answer))
         notes, usage, metadata = list(self.notes), self.charged_usage, self.metadata
         if finished and len(built) < state.choices:
             notes.append(f"{state.choices} choices were requested, and {len(built)} arrived")
@@ -508,9 +511,9 @@ class Ingest:
 
 def _decoded(metadata: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     """Return the metadata with its raw JSON decoded. What is malformed is left out, with a note."""
-    out = dict(metadata)
+    out = metadata.copy()
     for key, value in metadata.items():
-        if isinstance(value, msgspec.Raw):
+        if type(value) is Raw:
             try:
                 out[key] = msgspec.json.decode(value)
             except (msgspec.MsgspecError, RecursionError, UnicodeError):

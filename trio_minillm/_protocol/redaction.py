@@ -104,6 +104,8 @@ def redact(data: bytes, secrets: Sequence[bytes]) -> bytes:
 
 def redact_text(text: str, secrets: Sequence[bytes]) -> str:
     """Return a server's words with every secret blanked out."""
+    if not secrets and text.isascii():
+        return text  # of a server that takes no key
     if not _may_show(text, secrets):
         return text  # almost every id, and each answer has one
     return redact(text.encode("utf-8", "replace"), secrets).decode()
@@ -115,10 +117,17 @@ def _may_show(text: str, secrets: Sequence[bytes]) -> bool:
         return True
     for secret in secrets:
         wanted = secret.decode("latin-1")
-        length, places = _cut(len(wanted))
-        # A backslash in it may have been spelled out, or been left out.
-        if "\\" in wanted or any(wanted[at : at + length] in text for at in places):
+        if "\\" in wanted:  # it may have been spelled out, or been left out
             return True
+        if len(wanted) < RUN:
+            if wanted in text:
+                return True
+            continue
+        # A run that both have holds a whole piece of either, and an id has fewer of them than a key.
+        cut, whole = (text, wanted) if len(text) < len(wanted) else (wanted, text)
+        for at in range(0, len(cut) - GRAM + 1, GRAM):
+            if cut[at : at + GRAM] in whole:
+                return True
     return False
 
 

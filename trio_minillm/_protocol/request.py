@@ -78,6 +78,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 def prepare(
     model: Model,
     messages: Messages,
+    params: Mapping[str, Any],
     options: Iterable[str] = (),
     /,
     *,
@@ -89,12 +90,11 @@ def prepare(
     expect_usage: bool | None = None,
     lenient: bool = False,
     raw: bool = False,
-    **params: Any,
 ) -> Prepared:
     """Check a call's arguments, and return the request that they make.
 
     ``expect_usage=False`` counts where the wire format leaves the choice. ``options`` are the names of
-    the caller's other arguments, for the hint at a misspelled one.
+    the caller's other arguments, for the hint at a misspelled one of ``params``.
 
     Raises ``TypeError`` for an unknown parameter, ``ValueError`` for one that the model's wire format
     does not have, for a clash of ``extra`` with a typed one, and for bad messages.

@@ -341,7 +341,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         if self._source.crash is not None:
             raise self._source.crash
         if self._ingest.error is not None:
-            self._ingest.error.partial = self._ingest.response(**self._response_fields())
+            self._ingest.error.partial = self._built()
             raise self._ingest.error
 
     async def __anext__(self) -> StreamChunk:
@@ -562,12 +562,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     @property
     def response(self) -> CompletionResponse:
         """The response so far; complete once ``outcome`` is set."""
-        if self._response is None:
-            made = self._ingest.response(**self._response_fields())
-            if made.outcome is None or not self._source.is_done:
-                return made
-            self._response = made
-        return self._response
+        return self._kept_response()
 
     @property
     def text(self) -> str:
@@ -643,12 +638,33 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         if self._closed:
             raise trio.ClosedResourceError("the stream's block has been left")
 
-    def _response_fields(self) -> dict[str, Any]:
-        """Return the response's fields that the state machine does not know."""
+    def _kept_response(self) -> CompletionResponse:
+        """Return the response so far; always the same once nothing of it changes any more."""
+        if self._response is None:
+            made = self._built()
+            if made.outcome is None or not self._source.is_done:
+                return made
+            self._response = made
+        return self._response
+
+    def _built(self) -> CompletionResponse:
+        """Return the response so far, with the fields that the state machine does not know."""
+        info = self._source.info
+        return self._ingest.response(
+            id=info.generation_id or self._ingest.id,
+            unread=info.unread,
+            cost=self._cost(),
+            timings=self._timings(),
+            request_id=info.request_id,
+            skipped_events=info.skipped,
+            response_type=self._response_type,
+        )
+
+    def _timings(self) -> Timings:
         info, ingest = self._source.info, self._ingest
         start = info.started or 0.0
         headers, first, last, ended = info.headers_at, ingest.first_at, ingest.last_at, info.ended
-        timings = Timings(
+        return Timings(
             sent=None if info.sent_at is None else info.sent_at - start,
             headers=None if headers is None else headers - start,
             first_chunk=None if first is None else first - start,
@@ -659,15 +675,6 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             attempts=info.attempts,
             resumes=info.resumes,
         )
-        return {
-            "timings": timings,
-            "request_id": info.request_id,
-            "skipped_events": info.skipped,
-            "unread": info.unread,
-            "response_type": self._response_type,
-            "id": self.id,
-            "cost": self._cost(),
-        }
 
     def _cost(self) -> CostInfo:
         if self._model is None or self._ingest.rejected:

@@ -13,11 +13,11 @@ from .._accounting.bookkeeper import Bookkeeper, PendingSettlement
 from .._accounting.budget import Budget
 from .._accounting.record import CostRecord, attempt_record
 from .._protocol.ingest import Ingest
+from .._protocol.request import Prepared
 from .._types.cost import CostInfo
 from .._types.errors import MiniLLMError, ProviderError, RetriesExhausted, StreamTruncated
-from .._types.response import CompletionResponse, Outcome
+from .._types.response import FINISHED, CompletionResponse, Outcome
 from .._types.usage import Usage
-from ..providers import Model
 from .handoff import Item
 from .outside import check_in_trio
 from .stream import StreamingCompletion
@@ -54,22 +54,20 @@ class TrackedStream(StreamingCompletion):
         self,
         ingest: Ingest,
         task: StreamTask,
-        *,
-        model: Model,
-        response_type: Any = None,
+        prepared: Prepared,
         bookkeeper: Bookkeeper,
-        budget: Budget | None = None,
-        meta: Any = None,
-        settlement: float = 0.0,
+        budget: Budget | None,
+        meta: Any,
     ) -> None:
-        super().__init__(ingest, task, model=model, response_type=response_type)
+        model = prepared.model
+        super().__init__(ingest, task, model=model, response_type=prepared.response_type)
         self.made_before: int = 0
         """Attempts at the same request that other streams have made: a batch has one for each."""
         self._task = task
         self._meta = meta
         self._bookkeeper = bookkeeper
         self._budget = budget
-        self._settlement = settlement
+        self._settlement = prepared.timeouts.settlement or 0.0
         self._asked = model
         self._records: tuple[CostRecord, ...] = ()
         self._pending: PendingSettlement | None = None
@@ -107,7 +105,7 @@ class TrackedStream(StreamingCompletion):
 
         Only usage and cost may still change, while the final cost is looked up.
         """
-        made, settled = super().response, self._settled()
+        made, settled = self._kept_response(), self._settled()
         if settled is None or settled.rejected or made.cost == settled.cost:
             return made  # a rejected answer is nobody's to pay
         return msgspec.structs.replace(made, usage=settled.usage, cost=settled.cost)
@@ -173,7 +171,7 @@ class TrackedStream(StreamingCompletion):
             self._put(item)
         if self._ingest.state.over:
             self._ended()
-            if self.errored:
+            if self._ingest.state.outcome is not FINISHED and self.errored:
                 self._task.stop()  # the answer may go on: a bound was crossed
 
     async def cancel(self) -> CompletionResponse:

@@ -94,19 +94,26 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
         return not counted and self.cost is None and not self.doubts
 
     def read_by(
-        self, reader: Callable[[Mapping[str, Any]], Usage], *, positive: bytes | bool = False
+        self,
+        reader: Callable[[Mapping[str, Any]], Usage],
+        *,
+        positive: bytes | bool = False,
+        output: str | None = None,
     ) -> Usage:
         """Return this usage with the function that made it from a raw object, for `merge_from`.
 
         `merge_from` then reads the merged raw object again. The function is kept outside the
         fields: it is not compared, encoded, or copied. ``positive`` says that the raw object has
         only counts above zero and lists, and that none of it is uncertain. It may be the JSON of
-        the object, for `anew`.
+        the object, for `anew`. ``output`` names the raw field that ``completion_tokens`` is, if no
+        other field says anything about it, nor it about any other.
         """
         kept = vars(self)
         kept["reader"] = reader
         if positive:
             kept["positive"] = positive
+        if output is not None:
+            kept["output"] = output
         return self
 
     def anew(self) -> Usage | None:
@@ -147,6 +154,9 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
             self.reasoning_tokens = later.reasoning_tokens
             self.raw = later.raw
             return
+        output = new.get("output")
+        if output is not None and self._takes_output(output, later):
+            return
         moved = False
         if later.uncached_input_tokens == 0:
             prompt = self.prompt_tokens
@@ -176,6 +186,26 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
         kept.pop("positive", None)
         if positive and not self.doubts and self.raw == later.raw:
             kept["positive"] = True
+
+    def _takes_output(self, name: str, later: Usage) -> bool:
+        """Merge a later usage whose output alone is new, and return whether it is such.
+
+        That is how Anthropic counts: the prompt at the beginning, the output at the end, where the
+        prompt may stand again.
+        """
+        before, made = self.raw or {}, later.completion_tokens
+        known = self.completion_tokens
+        if not made or not known or before.get(name) != known:
+            return False
+        if self.doubts or len(before) >= MAX_RAW_FIELDS:
+            return False
+        for field, value in (later.raw or {}).items():
+            if field != name and before.get(field) != value:
+                return False
+        self.raw = {**before, name: made}
+        self.completion_tokens = made
+        self.final = self.final or later.final
+        return True
 
 
 def merged_raw(

@@ -31,10 +31,12 @@ class Asked(msgspec.Struct, frozen=True):
     search: bool = False
     """True if the model may search the web."""
 
-    @property
-    def is_plain(self) -> bool:
-        """True if nothing in the request changes the price of a token."""
-        return not (self.terms or self.audio or self.hour or self.search) and self.choices == 1
+    plain: bool = True
+    """True if nothing in the request changes the price of a token; the other fields decide it."""
+
+    def __post_init__(self) -> None:
+        changed = self.terms or self.audio or self.hour or self.search or self.choices != 1
+        msgspec.structs.force_setattr(self, "plain", not changed)
 
     def tier(self, terms: Mapping[str, str]) -> str | None:
         """Return the tier that such fields name, in the words of `Usage.service_tier`."""
@@ -42,11 +44,13 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 @lru_cache(maxsize=64)
-def _tier_named(word: str, *, anthropic: bool) -> str | None:
-    tiers = ANTHROPIC_TIERS if anthropic else OPENAI_TIERS
-    return tier_of(terms_in({"service_tier": word}), tiers)
+def _tier_named(word: str, place: str, anthropic: bool) -> str | None:
+    terms = terms_in({"service_tier": word, "inference_geo": place})
+    return tier_of(terms, ANTHROPIC_TIERS if anthropic else OPENAI_TIERS)
 
 
+_RARE = TERMS - {"service_tier", "inference_geo"}
+"""Fields that hardly any answer has."""
 _UNCOUNTED = "there may have been some, and they were not counted"
 
 
@@ -143,15 +147,18 @@ def charged(
     and citations of pages: what is charged for those at a rate of its own is in doubt without a count.
     """
     raw = usage.raw or {}
-    counted = bool(usage.completion_tokens) or not content
-    plain = counted and asked.is_plain and choices <= 1 and not (images or cited)  # almost always
-    if plain and TERMS.isdisjoint(raw):
-        terms = TERMS.intersection(metadata)
-        if not terms:
+    counted = usage.completion_tokens or not content
+    plain = counted and asked.plain and choices <= 1 and not (images or cited)  # almost always
+    if plain:  # nearly every answer names its tier, be it in one place only
+        outside = TERMS.isdisjoint(raw)
+        none = TERMS.isdisjoint(metadata)
+        if outside and none:
             return usage
-        word = metadata.get("service_tier")
-        if len(terms) == 1 and type(word) is str:  # OpenAI's servers name it in each answer
-            tier = _tier_named(word, anthropic=asked.anthropic)
+        told = metadata if outside else raw
+        word, place = told.get("service_tier"), told.get("inference_geo", "")
+        usual = type(word) is str and type(place) is str and _RARE.isdisjoint(told)
+        if usual and (outside or none):
+            tier = _tier_named(word, place, asked.anthropic)
             same = tier == usage.service_tier
             return usage if same else msgspec.structs.replace(usage, service_tier=tier)
     answered = {**terms_in(metadata), **terms_in(raw)}

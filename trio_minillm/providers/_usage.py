@@ -227,7 +227,7 @@ def _plain_anthropic_usage(raw: Any) -> Usage | None:
         cache_write_1h_tokens=lives.get("ephemeral_1h_input_tokens"),
         service_tier=tier,
         raw=raw.copy(),
-    ).read_by(anthropic_usage)
+    ).read_by(anthropic_usage, output="output_tokens")
 
 
 def _any_anthropic_usage(raw: Any) -> Usage:

@@ -39,7 +39,7 @@ def key_of(model=None, prompt="Why is the sea salty?", sample=0, **options):
     """The key of a request that a client would send."""
     client = llm.Client(None, llm.Timeouts(), llm.Retry(), _NoBooks())
     made = model or testing.model(api_key=SECRET)
-    return request_key(client._prepare(made, prompt, **options), sample)
+    return request_key(client._prepare_call(made, prompt, **options), sample)
 
 
 class _NoBooks:

@@ -15,7 +15,6 @@ from ..._accounting.record import CostRecord
 from ..._protocol.ingest import Ingest
 from ..._protocol.request import Prepared
 from ..._stream.background import Background, raise_crash
-from ..._stream.task import StreamTask
 from ..._types.chunks import StreamChunk
 from ..._types.errors import MiniLLMError
 from ..._types.response import CompletionResponse, Outcome
@@ -48,8 +47,8 @@ class ChosenStream(TrackedStream):
     state is used only if there is no such stream: where all models failed, or the caller left before.
     """
 
-    def __init__(self, race: Race, ingest: Ingest, task: StreamTask, **more: Any) -> None:
-        super().__init__(ingest, task, **more)
+    def __init__(self, race: Race, *parts: Any) -> None:
+        super().__init__(*parts)
         self._race = race
         self._background = Background()
 

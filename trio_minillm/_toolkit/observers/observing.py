@@ -214,7 +214,7 @@ class ObservedStream(TrackedStream):
             retried=retried,
             record=record,
             seconds=ended - (info.started or 0.0),
-            timings=self._response_fields()["timings"],
+            timings=self._timings(),
             response=None if retried else self.response,
             http=self._response_head(),
         )
