@@ -337,10 +337,8 @@ class StreamTask:
                             raise await self._refused(exchange, clocks.stop(), resuming)
                         body = self.body = self._body_reader(exchange, clocks, resuming)
                     try:
-                        await body.read()
-                        while body.lent:  # here, and not in a frame more for as long as it is
-                            await body.wait()
-                            await body.read()
+                        while not await body.read() and body.lent:
+                            await body.wait()  # here, and not in a frame more for as long as it is lent
                     except (ProtocolError, ProviderError) as exc:
                         raise self._addressed(exc, body.answer) from exc.__cause__
                     if body.answer.over:
