@@ -181,8 +181,8 @@ class Clocks(Deadline):
         timeouts: Timeouts,
         total_at: float,
         now: float | None = None,
-        *,
         sent: bool = False,
+        *,
         begun: bool = False,
     ) -> None:
         self.clock: trio.abc.Clock = trio.lowlevel.current_clock()
