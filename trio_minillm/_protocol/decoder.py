@@ -125,7 +125,6 @@ class ChunkDecoder:
     def __init__(
         self,
         provider: Provider,
-        *,
         choices: int = 1,
         max_event: int = BOUNDS.event,
         lenient: bool = False,
@@ -623,7 +622,7 @@ class ChunkDecoder:
 
 def new_framing(max_event: int) -> SSEDecoder:
     """Return the decoder of a body's events."""
-    return SSEDecoder(max_line=max_event, max_event=max_event, forgiving=True)
+    return SSEDecoder(max_event, max_event, True)  # by position: half of the time
 
 
 def _may_have_half(data: bytes) -> bool:

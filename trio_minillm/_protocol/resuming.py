@@ -25,8 +25,8 @@ class ResumableDecoder(ChunkDecoder):
     passed over: a body that lacks some, or in which they have no numbers, is a `ProtocolError`.
     """
 
-    def __init__(self, provider: Provider, continuation: Continuation, **options: Any) -> None:
-        super().__init__(provider, **options)
+    def __init__(self, provider: Provider, continuation: Continuation, *options: Any) -> None:
+        super().__init__(provider, *options)
         self._by_template, self._credit = False, 0  # templates hand no numbers on
         self.response_id: str = ""
         """The id of the answer, once it has come."""

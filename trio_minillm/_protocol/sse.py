@@ -113,7 +113,6 @@ class SSEDecoder:
 
     def __init__(
         self,
-        *,
         max_line: int = BOUNDS.event,
         max_event: int = BOUNDS.event,
         forgiving: bool = False,

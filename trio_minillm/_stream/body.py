@@ -91,7 +91,7 @@ class BodyReader(Waiter):
         sink: Sink,
         on_begin: Callable[[], None],
     ) -> None:
-        super().__init__()
+        self._waiting = None
         self.answer: Answer = answer
         self.mode: Mode = BUFFERED
         self.crash: Exception | None = None
@@ -107,10 +107,10 @@ class BodyReader(Waiter):
 
     # -- in the stream's task ----------------------------------------------------------------
 
-    async def read(self) -> None:
-        """Read until the answer is over, or the body is `lent`, or until the scope of the clocks, within
-        which it is called, is cancelled: then it is to be called again in a new one, unless `check_clocks`
-        raises.
+    async def read(self) -> bool:
+        """Read until the answer is over, and return True; or until the body is `lent`, or the scope of the
+        clocks, within which it is called, is cancelled: then it is to be called again in a new one, unless
+        `check_clocks` raises.
 
         Raises what ended the answer otherwise. A clock that runs out loses nothing that was read: it
         cancels only the wait for bytes.
@@ -119,14 +119,15 @@ class BodyReader(Waiter):
         if self.crash is not None:
             raise self.crash
         if not self._exchange.resumable and self._unable():
-            return
+            return False
         while not answer.over or self.mode is FULL:  # there may be no room for the end
             if self.mode is FULL:
                 await self._wait_for_room()
-            elif self.lent or await self._read_buffered():
-                return
+            elif self.mode is not BUFFERED or await self._read_buffered():
+                return False
         if answer.error is not None and not answer.state.over:
             raise answer.error
+        return True
 
     @property
     def lent(self) -> bool:
@@ -180,7 +181,7 @@ class BodyReader(Waiter):
                     data = await self._exchange.receive()
             except StreamError as exc:
                 answer.error = exc
-            if self._sliced(data):
+            if len(data) > MANY_LINES and self._sliced(data):
                 continue
             now = answer.clocks.clock.current_time()
             chunks, content = answer.feed(data, now)
@@ -199,8 +200,8 @@ class BodyReader(Waiter):
                 return False
 
     def _sliced(self, data: bytes) -> bool:
-        """Put a read aside in slices, if it is too much for one step. Return whether it was."""
-        many = len(data) > MANY_LINES and data.count(b"\n") + data.count(b"\r") > MANY_LINES
+        """Put a long read aside in slices, if it is too much for one step. Return whether it was."""
+        many = data.count(b"\n") + data.count(b"\r") > MANY_LINES
         if many:
             self._slices = [data[i : i + SLICE] for i in range(0, len(data), SLICE)][::-1]
         return many
@@ -295,7 +296,7 @@ class BodyReader(Waiter):
             data = b""
         now = answer.clocks.clock.current_time()
         try:
-            if data is not None and not self._sliced(data):
+            if data is not None and not (len(data) > MANY_LINES and self._sliced(data)):
                 chunks, _ = answer.feed(data, now)
         except Exception as exc:  # noqa: BLE001 - the task raises it, as where it reads itself
             self.crash = exc

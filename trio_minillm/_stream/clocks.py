@@ -67,26 +67,21 @@ class Deadline:
     __slots__ = (
         "_at",
         "_of_scope",
-        "_total",
         "lazy",
-        "limit",
         "name",
         "scope",
         "total_at",
     )
 
-    def __init__(self, total: float, total_at: float) -> None:
+    def __init__(self, total_at: float) -> None:
         self.scope: trio.CancelScope | None = None
         """The newest scope that keeps it."""
         self.lazy: bool = False
         """True if the scope may fire too early."""
         self.name: str = ""
         """The clock that it belongs to."""
-        self.limit: float = 0.0
-        """The length of that clock, in seconds."""
         self.total_at: float = total_at
         """The time at which the clock ``total`` runs out; no deadline is later."""
-        self._total = total
         self._at = INFINITY
         self._of_scope = INFINITY
 
@@ -96,11 +91,11 @@ class Deadline:
         self.scope = trio.CancelScope(deadline=self._at)
         return self.scope
 
-    def move(self, at: float, name: str, limit: float) -> None:
+    def move(self, at: float, name: str) -> None:
         """Set the deadline to the time ``at``, or to that of the clock ``total`` if it is nearer."""
         if at > self.total_at:
-            at, name, limit = self.total_at, "total", self._total
-        self.name, self.limit, self._at = name, limit, at
+            at, name = self.total_at, "total"
+        self.name, self._at = name, at
         if self.scope is not None and (
             at < self._of_scope or not (self.lazy or at == self._of_scope)
         ):
@@ -186,8 +181,8 @@ class Clocks(Deadline):
         timeouts: Timeouts,
         total_at: float,
         now: float | None = None,
-        *,
         sent: bool = False,
+        *,
         begun: bool = False,
     ) -> None:
         self.clock: trio.abc.Clock = trio.lowlevel.current_clock()
@@ -211,8 +206,7 @@ class Clocks(Deadline):
         # That in which only silence can end the answer.
         self._plain_state: State | None = OPEN if sent else None
         self._quiet_name = "idle" if idle <= byte_idle else "byte_idle"
-        total = timeouts.total
-        super().__init__(total if isinstance(total, (int, float)) else 0.0, total_at)
+        super().__init__(total_at)
         self._arm()
 
     @property
@@ -282,7 +276,7 @@ class Clocks(Deadline):
             self._content_at = now
             if state.state is self._plain_state:  # the common case: nothing needs to be weighed
                 self._grace = None
-                self.move(now + self._quiet, self._quiet_name, self._quiet)
+                self.move(now + self._quiet, self._quiet_name)
                 return
         grace = grace_of(state, self._timeouts)
         if says or grace != self._grace:
@@ -346,20 +340,22 @@ class Clocks(Deadline):
     def _arm(self) -> None:
         first = self._timeouts.first_chunk
         if self._content_at is None and first is not None and self._phase is SENT:
-            self.move(self._since + first, "first_chunk", first)  # it runs alone
+            self.move(self._since + first, "first_chunk")  # it runs alone
             return
-        nearest, name, limit = INFINITY, "", 0.0
+        nearest, name = INFINITY, ""
         for since, running, seconds in self._running():
             if seconds is not None and since + seconds < nearest:
-                nearest, name, limit = since + seconds, running, seconds
-        self.move(nearest, name, limit)
+                nearest, name = since + seconds, running
+        self.move(nearest, name)
 
     def error(self, chunks: int, received: int) -> MiniLLMError:
         """Return the error of the clock that ran out.
 
         ``chunks`` is the number of chunks with content and ``received`` that of bytes by then.
         """
-        name, limit = self.name, self.limit
+        name = self.name
+        grace = name == "usage_grace"  # its length depends on what came
+        limit: float = (self._grace if grace else getattr(self._timeouts, name, None)) or 0.0
         if name == "connect":
             asking = self._phase is Phase.ASKING
             return ConnectTimeout(limit, reason="credentials" if asking else None)

@@ -84,8 +84,7 @@ class Waiter:
 
     __slots__ = ("_waiting",)
 
-    def __init__(self) -> None:
-        self._waiting: trio.lowlevel.Task | None = None
+    _waiting: trio.lowlevel.Task | None  # None until `wait`
 
     def wait(self) -> Awaitable[None]:
         """Wait until `wake` is called; to be awaited at once. A checkpoint."""
@@ -114,7 +113,7 @@ class Handoff(Waiter):
     __slots__ = ("_channel", "closed", "received", "sent")
 
     def __init__(self) -> None:
-        super().__init__()
+        self._waiting = None
         self._channel: _Channel | None = None
         self.sent: int = 0
         """The number of items that went into the channel."""
@@ -123,30 +122,26 @@ class Handoff(Waiter):
         self.closed: bool = False
         """True once no more items will follow."""
 
-    @property
-    def _send(self) -> trio.MemorySendChannel[Item]:
-        if self._channel is None:
-            self._channel = _new_channel()
-        return self._channel[0]
-
     def put_nowait(self, item: Item) -> bool:
         """Send an item and wake the consumer. Return True if it was waiting.
 
         Raises `trio.WouldBlock` if the channel is full.
         """
-        self._send.send_nowait(item)
+        if self._channel is None:
+            self._channel = _new_channel()
+        self._channel[0].send_nowait(item)
         self.sent += 1
         return self.wake()
 
     async def put(self, item: Item) -> None:
         """Send an item, and wait for room if the channel is full."""
-        send = self._send
         try:
-            send.send_nowait(item)
+            self.put_nowait(item)
         except trio.WouldBlock:
-            await send.send(item)
-        self.sent += 1
-        self.wake()
+            assert self._channel is not None
+            await self._channel[0].send(item)
+            self.sent += 1
+            self.wake()
 
     def take_nowait(self) -> Item:
         """Take the next item. Raises what a memory channel does."""

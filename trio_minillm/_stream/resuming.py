@@ -80,9 +80,9 @@ class Resuming:
         self._silent = False  # the newest was silence
         self._asked = 0
 
-    def new_decoder(self, provider: Provider, **options: Any) -> ResumableDecoder:
+    def new_decoder(self, provider: Provider, *options: Any) -> ResumableDecoder:
         """Return the decoder of an attempt's answer."""
-        self._decoder = ResumableDecoder(provider, self._continuation, **options)
+        self._decoder = ResumableDecoder(provider, self._continuation, *options)
         return self._decoder
 
     # -- after a failure -------------------------------------------------------------------------

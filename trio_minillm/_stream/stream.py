@@ -258,22 +258,23 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         Called after the wait: a cancelled take loses nothing, and another task's `cancel` may have
         emptied the buffer meanwhile.
         """
-        buffer = self._buffer
-        if self._ingest.state.over or buffer.position == len(buffer.batch):
+        buffer, ingest = self._buffer, self._ingest
+        batch, position = buffer.batch, buffer.position
+        if ingest.state.over or position == len(batch):
             return None
-        chunk = buffer.batch[buffer.position]
-        buffer.position += 1
-        self._ingest.ingest(chunk)
-        if self._ingest.state.over:
+        chunk = batch[position]
+        buffer.position = position + 1
+        ingest.ingest(chunk)
+        if ingest.state.over:
             self._ended()
-        elif buffer.position == 1 and type(buffer.batch) is TextRun:
-            buffer.template = buffer.batch.template
-            buffer.append = self._ingest.pieces_of(chunk).append
+        elif not position and type(batch) is TextRun:
+            buffer.template = batch.template
+            buffer.append = ingest.pieces_of(chunk).append
         # An empty opening says nothing; one that crossed a bound is not handed out.
         shown = chunk.progress or chunk.raw is not None
-        if not shown or self._ingest.error is not None:
+        if not shown or ingest.error is not None:
             return None
-        if type(buffer.batch) is not TextRun or chunk.usage is not None:
+        if type(batch) is not TextRun or chunk.usage is not None:
             separate(chunk)
         return chunk
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
@@ -33,7 +34,6 @@ from .._types.errors import (
 )
 from .._types.options import retry_after, retryable
 from .answer import Answer, AttemptInfo
-from .background import Background
 from .body import DIRECT, BodyReader
 from .clocks import INFINITY, Clocks
 from .handoff import FoldingSink, Handoff, Item, Sink
@@ -58,13 +58,12 @@ class StreamTask:
 
     __slots__ = (
         "_asked_url",
-        "_background",
         "_connect",
         "_counted",
         "_crash",
         "_done",
         "_handoff",
-        "_here",
+        "_own_nursery",
         "_prepared",
         "_provider",
         "_resuming",
@@ -76,12 +75,13 @@ class StreamTask:
         "_waited",
         "after_begin",
         "asked_at",
-        "background",
         "before_attempt",
         "before_retry",
         "body",
         "info",
         "is_done",
+        "nursery",
+        "started",
         "tools",
     )
 
@@ -90,13 +90,14 @@ class StreamTask:
         self.asked_at: float | None = None
         """The time at which the caller asked, on Trio's clock, if that was before the first attempt: the
         clock ``total`` counts from then."""
-        self.background: Callable[[], Background] = Background
-        """Makes the place in which the task runs: by default, a nursery of its own."""
-        self._handoff: Handoff | None = None  # made with the task
+        self.nursery: trio.Nursery | None = None
+        """The nursery in which the task runs, if others close it; by default, that is one of its own."""
+        self.started: bool = False
+        """True once the stream's block was entered, or its answer is read in a caller's task."""
+        self._handoff: Handoff | None = None  # made with the task; none in a caller's
         # An exception, a KeyboardInterrupt say, could come between an item and the count of items.
         self._counted = False
         self._sink: Sink | None = None
-        self._here = False  # in a caller's task
         self._waited = False  # other tasks have had a turn
         self.body: BodyReader | None = None
         self.is_done: bool = False
@@ -116,7 +117,7 @@ class StreamTask:
         self._total_at = INFINITY  # when the clock ``total`` runs out
         self._asked_url = prepared.url
         self._provider = prepared.model.provider
-        self._background: Background | None = None
+        self._own_nursery: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._scope: trio.CancelScope | None = None  # of what it waits for now
         self._stopped = False
         self._done: trio.Event | None = None  # made for the first that waits for the end
@@ -138,7 +139,7 @@ class StreamTask:
 
         A checkpoint. Raises nothing but a cancellation from outside.
         """
-        self._here, self._sink = True, FoldingSink(fold)
+        self.started, self._sink = True, FoldingSink(fold)
         await self.run()
         if not self._waited:  # no answer is lost to a cancellation here
             await trio.lowlevel.cancel_shielded_checkpoint()
@@ -153,7 +154,7 @@ class StreamTask:
         errors: tuple[MiniLLMError, ...] = ()
         try:
             try:
-                if not self._here:  # else its caller has just looked
+                if self._handoff is not None:  # else its caller has just looked
                     await trio.lowlevel.checkpoint_if_cancelled()  # what is over sends nothing
                 while not self._stopped:
                     self._begin_attempt(errors)
@@ -172,7 +173,7 @@ class StreamTask:
         except Exception as exc:  # noqa: BLE001 - kept for the block, which raises it
             self._crash = exc
         except trio.Cancelled:
-            if self._here:
+            if self._handoff is None:
                 raise
         finally:
             errors = ()  # their tracebacks hold this frame
@@ -214,7 +215,7 @@ class StreamTask:
         info = self.info
         now = info.started = trio.current_time()
         total = self._prepared.timeouts.total
-        if not info.attempts and isinstance(total, (int, float)):
+        if not info.attempts and total is not None and total is not msgspec.UNSET:
             self._total_at = (now if self.asked_at is None else self.asked_at) + total
         info.attempts += 1
         info.sent_at = info.headers_at = info.request_id = info.generation_id = None
@@ -223,7 +224,7 @@ class StreamTask:
     def _new_attempt(self) -> Awaitable[None]:
         """Make an attempt. Raises its error."""
         exchange, timeouts = self._connect(), self._prepared.timeouts
-        clocks = Clocks(timeouts, self._total_at, self.info.started, sent=exchange.tells)
+        clocks = Clocks(timeouts, self._total_at, self.info.started, exchange.tells)
         if self._resuming is None:
             return self._attempt(exchange, clocks)
         return self._attempt_in_background(exchange, clocks, self._resuming)
@@ -310,7 +311,7 @@ class StreamTask:
     ) -> None:
         """Send the request and read the answer; or, with ``resuming``, go on with one that was cut.
 
-        Its 48 lines are one coroutine, since each more would be held for as long as the stream waits.
+        Its 46 lines are one coroutine, since each more would be held for as long as the stream waits.
         """
         body: BodyReader | None = None
         answered = False
@@ -336,19 +337,17 @@ class StreamTask:
                             raise await self._refused(exchange, clocks.stop(), resuming)
                         body = self.body = self._body_reader(exchange, clocks, resuming)
                     try:
-                        await body.read()
-                        while body.lent:  # here, and not in a frame more for as long as it is
-                            await body.wait()
-                            await body.read()
+                        while not await body.read() and body.lent:
+                            await (
+                                body.wait()
+                            )  # here, and not in a frame more for as long as it is lent
                     except (ProtocolError, ProviderError) as exc:
-                        addressed = self._addressed(exc, body.answer)
-                        if addressed is exc:
-                            raise
-                        raise addressed from exc.__cause__
+                        raise self._addressed(exc, body.answer) from exc.__cause__
                     if body.answer.over:
                         if not exchange.ended:
                             clocks.stop()
-                            scope.shield = self._here  # or a caller could lose a whole answer
+                            # Else a caller could lose a whole answer.
+                            scope.shield = self._handoff is None
                             await exchange.drain()
                         return
                 if scope.cancelled_caught and not self._stopped:
@@ -406,18 +405,16 @@ class StreamTask:
         provider = self._provider
         self.info.generation_id = provider.generation_id(exchange.headers)
         make = ChunkDecoder if resuming is None else resuming.new_decoder
+        # By position here: a class that is given names takes up to twice as long to make an object.
         decoder = make(
             provider,
-            choices=prepared.choices,
-            max_event=prepared.bounds.event,
-            lenient=prepared.lenient,
-            raw=prepared.raw,
-            secrets=self._secrets,
+            prepared.choices,
+            prepared.bounds.event,
+            prepared.lenient,
+            prepared.raw,
+            self._secrets,
         )
-        state = StreamState(
-            expect_usage=prepared.expect_usage,
-            choices=prepared.choices,
-        )
+        state = StreamState(prepared.expect_usage, prepared.choices)
         answer = Answer(decoder, state, clocks, self.info, prepared.bounds.response)
         if resuming is not None:
             resuming.answer = answer
@@ -469,21 +466,21 @@ class StreamTask:
 
     # -- for the consumer's side: `Source` ---------------------------------------------------
 
-    @property
-    def started(self) -> bool:
-        """True once the stream's block was entered, or its answer is read in a caller's task."""
-        return self._here or self._background is not None
-
-    def start(self) -> Awaitable[None]:
-        """Start the task in the background."""
+    async def start(self) -> None:
+        """Start the task, which `join` waits for."""
+        # `Background` without an object and a frame: thousands of streams have one each.
+        self.started, nursery = True, self.nursery
         self._handoff = self._sink = Handoff()
-        self._background = self.background()
-        return self._background.start(self.run, "trio_minillm stream")
+        if nursery is None:
+            self._own_nursery = trio.open_nursery()
+            nursery = await self._own_nursery.__aenter__()
+        nursery.start_soon(self.run, name="trio_minillm stream")
 
-    def join(self) -> Awaitable[None]:
+    async def join(self) -> None:
         """Close the nursery. The task must have been stopped before; it raises nothing."""
-        assert self._background is not None
-        return self._background.join()
+        own, self._own_nursery = self._own_nursery, None
+        if own is not None:
+            await own.__aexit__(None, None, None)
 
     @property
     def received(self) -> int:

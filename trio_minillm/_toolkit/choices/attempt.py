@@ -10,7 +10,6 @@ from typing import Any
 import trio
 
 from ..._protocol.ingest import Ingest
-from ..._stream.background import Background
 from ..._stream.body import DIRECT
 from ..._types.chunks import StreamChunk, has_content
 from ..._types.errors import MiniLLMError
@@ -22,18 +21,6 @@ from ..streams import TrackedStream
 def name_of(model: Model) -> str:
     """Return the model as errors name it, with its provider."""
     return f"{model.provider.name}:{model.name}"
-
-
-class _InNursery(Background):
-    """The place of a stream's task in a nursery that others close."""
-
-    def __init__(self, nursery: trio.Nursery) -> None:
-        super().__init__()
-        self._nursery = nursery
-
-    async def start(self, run: Callable[[], Awaitable[None]], name: str) -> None:
-        """Start the task."""
-        self._nursery.start_soon(run, name=name)
 
 
 class Attempt(TrackedStream):
@@ -48,7 +35,7 @@ class Attempt(TrackedStream):
         """
         task = self._task
         task.asked_at = asked_at
-        task.background = partial(_InNursery, nursery)
+        task.nursery = nursery
         task.before_attempt = partial(self._number, numbers, task.before_attempt)
         return self.__aenter__()
 
