@@ -245,6 +245,12 @@ class ResponseParser:
         self._in_body = 0
         return data
 
+    def close(self) -> None:
+        """Let go of httptools' parser, which refers to this one: else both would wait for the garbage
+        collector. Nothing can be fed any more; what came can be taken.
+        """
+        del self._parser
+
     @property
     def status(self) -> int:
         """The status of a head that `take_head` has not returned yet."""

@@ -436,6 +436,7 @@ class Roundtrip:
         if connection is not None:
             keep = self._pool.reusable(connection, self._parser)
             self._pool.release(connection, keep=keep)
+            self._parser.close()
         if self._has_slot:
             self._has_slot = False
             self._pool.release_slot(self)
