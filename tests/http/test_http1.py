@@ -6,6 +6,7 @@ after every read, as the transport's is.
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -272,6 +273,22 @@ def test_the_body_of_a_feed_is_one_piece() -> None:
     parser.feed(CHUNKED + b"1\r\nx\r\n" * 64)
     assert parser.take() == b"x" * 64
     assert parser.take() == b""
+
+
+def test_a_parser_that_was_closed_leaves_nothing_to_the_garbage_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        parser = ResponseParser()
+        parser.feed(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        parser.close()
+        assert parser.take_head().status == 200
+        assert parser.take() == b"ok"
+        del parser
+        kinds = (ResponseParser, httptools.HttpResponseParser)
+        assert not [one for one in gc.get_objects() if type(one) in kinds]
+    finally:
+        gc.enable()
 
 
 def test_values_are_told_without_the_space_around_them() -> None:

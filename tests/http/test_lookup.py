@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_minillm._http import lookup
+from trio_minillm._http import dialing, lookup
 from trio_minillm._http.dialing import _connect, dial
 from trio_minillm._http.lookup import KEEP_SECONDS, MAX_KEPT, MAX_THREADS, Resolver
 
@@ -190,6 +190,58 @@ async def test_an_address_in_numbers_asks_nobody(names: Names) -> None:
     assert names.asked == []
 
 
+async def test_an_address_in_numbers_is_read_once_in_a_while(
+    names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def getaddrinfo(host: str, *args: Any, **more: Any) -> Any:
+        read.append(host)
+        return REAL(host, *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    resolver, now = Resolver(), trio.current_time()
+    for _ in range(3):
+        assert resolver.in_numbers("127.0.0.1") == [(socket.AF_INET, ("127.0.0.1", 0))]
+    assert read == ["127.0.0.1"]
+    monkeypatch.setattr(trio, "current_time", lambda: now + KEEP_SECONDS + 1)
+    assert resolver.in_numbers("127.0.0.1")
+    assert read == ["127.0.0.1"] * 2
+    resolver.forget("127.0.0.1")
+    assert resolver.in_numbers("127.0.0.1")
+    assert read == ["127.0.0.1"] * 3
+
+
+async def test_a_known_name_is_not_read_as_numbers(names: Names) -> None:
+    resolver = Resolver()
+    names.go.set()
+    assert resolver.in_numbers("model.test") is None
+    await resolver.begin("model.test").for_targets()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", None)
+        assert resolver.in_numbers("model.test") is None
+        assert resolver.known("model.test") == names.addresses
+
+
+async def test_a_resolver_of_the_programs_own_is_asked_for_names_alone(names: Names) -> None:
+    class Refusing(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, host: Any, *args: Any) -> Any:
+            raise socket.gaierror(socket.EAI_NONAME, f"asked for {host!r}")
+
+        async def getnameinfo(self, *args: Any) -> Any:
+            raise NotImplementedError
+
+    own = Refusing()
+    trio.socket.set_custom_hostname_resolver(own)
+    async with serving(answering) as server:
+        await at(server.port)(Resolver(), "127.0.0.1")
+        for _ in range(2):  # asking for the resolver leaves it in its place
+            with pytest.raises(socket.gaierror, match="asked for"):
+                await at(server.port)(Resolver(), "model.test")
+    assert trio.socket.set_custom_hostname_resolver(None) is own
+    assert names.asked == []
+
+
 async def test_addresses_of_which_none_answers_are_looked_up_anew(names: Names) -> None:
     resolver = Resolver()
     names.go.set()
@@ -246,6 +298,28 @@ def test_a_look_up_that_outlasts_its_run_changes_nothing_in_the_next(names: Name
     trio.run(give_up)
     trio.run(again)
     assert names.asked == ["model.test"] * 2
+
+
+async def test_a_connection_to_this_machine_is_waited_for_only_if_it_is_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited: list[object] = []
+    real = trio.lowlevel.wait_writable
+
+    async def wait_writable(sock: Any) -> None:
+        waited.append(sock)
+        await real(sock)
+
+    monkeypatch.setattr(trio.lowlevel, "wait_writable", wait_writable)
+    async with serving(answering) as server:
+        here = (socket.AF_INET, ("127.0.0.1", 0))
+        with trio.testing.assert_checkpoints():
+            (await _connect(here, server.port)).close()
+        at_once = len(waited)
+        monkeypatch.setattr(dialing, "_is_connected", lambda sock: False)
+        with trio.testing.assert_checkpoints():
+            (await _connect(here, server.port)).close()
+    assert len(waited) == at_once + 1
 
 
 async def test_who_is_cancelled_connects_to_nobody() -> None:

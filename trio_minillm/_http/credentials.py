@@ -65,6 +65,7 @@ class CredentialedExchange(Exchange):
     def __init__(
         self, connect: Callable[[], Exchange], credentials: Credentials, on_secrets: OnSecrets
     ) -> None:
+        super().__init__()
         self._connect = connect
         self._credentials = credentials
         self._on_secrets = on_secrets
@@ -95,6 +96,7 @@ class CredentialedExchange(Exchange):
             if again is not None:
                 sent = await self._sent(again)
         self.adopt(sent)
+        self.waits = sent.waits
         if self.status == 401:  # whatever it says of another attempt
             self.headers = {k: v for k, v in self.headers.items() if k != "x-should-retry"}
         del self._connect, self._credentials, self._on_secrets  # a stream may be kept

@@ -156,6 +156,9 @@ class Response(msgspec.Struct, frozen=True):
     body: Body
 
 
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
 class Exchange(ABC):
     """One request and its response. Used once; `close` must be awaited in any case."""
 
@@ -163,11 +166,15 @@ class Exchange(ABC):
     """True if `start` returns no response before other tasks had a turn."""
     tells: bool = False
     """True if ``on_progress`` is told before `start` waits for anything but the response."""
-    status: int = 0
-    headers: Mapping[str, str] = MappingProxyType({})
-    """The response's headers, by their names in lower case."""
-    _body: Body | None = None
-    _decompressor: Decompressor | None = None
+
+    __slots__ = ("_body", "_decompressor", "headers", "status")
+
+    def __init__(self) -> None:
+        self.status: int = 0
+        self.headers: Mapping[str, str] = _NO_HEADERS
+        """The response's headers, by their names in lower case."""
+        self._body: Body | None = None
+        self._decompressor: Decompressor | None = None
 
     @abstractmethod
     def _send(self, request: Outgoing) -> Awaitable[Response]:
@@ -208,7 +215,7 @@ class Exchange(ABC):
 
     def adopt(self, other: Exchange) -> None:
         """Go on with the response that another exchange has got, in its place."""
-        self.waits, self.status, self.headers = other.waits, other.status, other.headers
+        self.status, self.headers = other.status, other.headers
         self._body, self._decompressor = other._body, other._decompressor
 
     @property

@@ -135,8 +135,6 @@ class ResponseParser:
     ``head`` and ``complete`` say how far it is. A fault in the head is raised at once; one in the
     body by `check`, so that the body before it can be handed out first. Interim (1xx) responses are
     passed over. What follows a complete response is no part of it, and spoils the connection.
-
-    Its 15 attributes are what it tells, what it knows of the body's end, and the bytes of the head.
     """
 
     __slots__ = (
@@ -152,7 +150,6 @@ class ResponseParser:
         "complete",
         "fault",
         "head",
-        "on_body",
         "pieces",
         "reusable",
     )
@@ -178,9 +175,6 @@ class ResponseParser:
         self._raw = b""
         self._earlier: bytearray | None = None  # what came in reads before this one
         self._final: ResponseHead
-        # httptools looks these names up once, when it is made. The busiest, `on_body`, is the
-        # list's own method: a call in C for each HTTP chunk instead of one in Python.
-        self.on_body: Callable[[bytes], None] = self.pieces.append
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
 
@@ -251,6 +245,12 @@ class ResponseParser:
         self._in_body = 0
         return data
 
+    def close(self) -> None:
+        """Let go of httptools' parser, which refers to this one: else both would wait for the garbage
+        collector. Nothing can be fed any more; what came can be taken.
+        """
+        del self._parser
+
     @property
     def status(self) -> int:
         """The status of a head that `take_head` has not returned yet."""
@@ -267,6 +267,11 @@ class ResponseParser:
         return self.head and not self.complete and not self._framed
 
     # -- what httptools calls --------------------------------------------------------------
+    # It looks these names up once, when it is made.
+
+    @property
+    def on_body(self) -> Callable[[bytes], None]:  # the busiest: for each HTTP chunk a call in C
+        return self.pieces.append
 
     def on_message_begin(self) -> None:
         if self.complete:

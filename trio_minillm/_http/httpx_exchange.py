@@ -46,6 +46,7 @@ class HttpxExchange(Exchange):
     """One request and its response through httpx."""
 
     def __init__(self, send: Send) -> None:
+        super().__init__()
         self._send_by = send
 
     async def _send(self, request: Outgoing) -> Response:

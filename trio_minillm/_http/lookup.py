@@ -56,6 +56,29 @@ class _Lookup:
             self.failure = out_of_files() or exc
 
 
+class _Kept:
+    """Addresses of hosts, for `KEEP_SECONDS`."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, tuple[float, list[Target]]] = {}  # the oldest first
+
+    def get(self, host: str) -> list[Target] | None:
+        until, targets = self._until.get(host, (0.0, None))
+        return targets if targets and trio.current_time() < until else None
+
+    def put(self, host: str, targets: list[Target]) -> None:
+        self.forget(host)
+        self._until[host] = trio.current_time() + KEEP_SECONDS, targets
+        if len(self._until) > MAX_KEPT:
+            del self._until[next(iter(self._until))]
+
+    def forget(self, host: str) -> None:
+        self._until.pop(host, None)
+
+    def clear(self) -> None:
+        self._until.clear()
+
+
 class Resolver:
     """The look-ups of one pool of connections.
 
@@ -66,26 +89,37 @@ class Resolver:
 
     def __init__(self) -> None:
         self._token: trio.lowlevel.TrioToken | None = None  # of the run that all this belongs to
-        self._kept: dict[str, tuple[float, list[Target]]] = {}  # until when; the oldest first
+        # To ask for an address in numbers as well takes as long as ten system calls.
+        self._numbers, self._names = _Kept(), _Kept()
         self._open: dict[str, _Lookup] = {}
         self._line: deque[_Lookup] = deque()
         self._threads = 0
 
+    def in_numbers(self, host: str) -> list[Target] | None:
+        """Return where an address in numbers leads; None for a name, which must be looked up."""
+        if self.known(host) is not None:
+            return None
+        targets = self._numbers.get(host)
+        if targets is None:
+            with suppress(OSError, UnicodeError):
+                found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=NUMBERS)
+                targets = targets_of(found)
+                self._numbers.put(host, targets)
+        return targets
+
     def known(self, host: str) -> list[Target] | None:
-        """Return the addresses of a host without asking anybody; None if they are not known."""
+        """Return the addresses of a name without asking anybody; None if they are not known."""
         token = trio.lowlevel.current_trio_token()
         if token is not self._token:  # times and look-ups of another run mean nothing here
             self._token, self._threads = token, 0
-            for held in (self._kept, self._open, self._line):
+            for held in (self._numbers, self._names, self._open, self._line):
                 held.clear()
-        with suppress(OSError, UnicodeError):
-            return targets_of(socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=NUMBERS))
-        until, targets = self._kept.get(host, (0.0, []))
-        return targets if targets and trio.current_time() < until else None
+        return self._names.get(host)
 
     def forget(self, host: str) -> None:
         """Keep the addresses of a host no longer: none of them could be reached."""
-        self._kept.pop(host, None)
+        self._numbers.forget(host)
+        self._names.forget(host)
 
     def begin(self, host: str) -> Wait:
         """Begin a look-up, or join the one that is in line or under way."""
@@ -122,10 +156,7 @@ class Resolver:
         self._threads -= 1
         del self._open[lookup.host]
         if lookup.failure is None:
-            self._kept.pop(lookup.host, None)
-            self._kept[lookup.host] = trio.current_time() + KEEP_SECONDS, lookup.targets
-            if len(self._kept) > MAX_KEPT:
-                del self._kept[next(iter(self._kept))]
+            self._names.put(lookup.host, lookup.targets)
         self._start_next()
 
 
@@ -178,5 +209,6 @@ def out_of_files() -> OSError | None:
 def custom_resolver() -> trio.abc.HostnameResolver | None:
     """Return what `trio.socket.set_custom_hostname_resolver` has set, which then is asked instead."""
     there = trio.socket.set_custom_hostname_resolver(None)  # there is no other way to ask
-    trio.socket.set_custom_hostname_resolver(there)
+    if there is not None:
+        trio.socket.set_custom_hostname_resolver(there)
     return there

@@ -194,16 +194,19 @@ class Roundtrip:
     async def _connected(self, request: WireRequest) -> Connection:
         """Return a new connection to the request's origin."""
         await request.tell(CONNECTING)
-        clock = _ConnectClock(request)
-        connection: Connection | None = None
-        with clock.scope:
-            connection = self._connection = await self._pool.open(
-                request.origin, request.server_name, clock.tell
-            )
-        if connection is None:
-            raise clock.error()
+        if request.timeouts:
+            opened = self._opened_in_time(request)
+        else:
+            opened = self._pool.open(request.origin, request.server_name, request.tell)
+        connection = self._connection = await opened
         await request.tell("connection.connect_tcp.complete")
         return connection
+
+    async def _opened_in_time(self, request: WireRequest) -> Connection:
+        clock = _ConnectClock(request)
+        with clock.scope:
+            return await self._pool.open(request.origin, request.server_name, clock.tell)
+        raise clock.error()
 
     @staticmethod
     def _may_repeat(connection: Connection, request: WireRequest) -> bool:
@@ -433,6 +436,7 @@ class Roundtrip:
         if connection is not None:
             keep = self._pool.reusable(connection, self._parser)
             self._pool.release(connection, keep=keep)
+            self._parser.close()
         if self._has_slot:
             self._has_slot = False
             self._pool.release_slot(self)

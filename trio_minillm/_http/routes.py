@@ -95,6 +95,7 @@ class RoutedExchange(Exchange):
     """One request and its response on the route of its address."""
 
     def __init__(self, routes: Routes) -> None:
+        super().__init__()
         self._routes = routes
 
     def _send(self, request: Outgoing) -> Awaitable[Response]:

@@ -32,9 +32,12 @@ from .urls import URL, origin_of, parsed
 class TrioExchange(Exchange):
     """One request and its response on a connection of a pool."""
 
+    __slots__ = ("_pool",)
+
     waits = tells = True
 
     def __init__(self, pool: ConnectionPool) -> None:
+        super().__init__()
         self._pool = pool
 
     def _send(self, request: Outgoing) -> Awaitable[Response]:

@@ -15,6 +15,7 @@ class CannedExchange(Exchange):
     waits = True
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        super().__init__()
         self._canned = Response(status, headers, _CannedBody(body))
 
     async def _send(self, request: Outgoing) -> Response:
