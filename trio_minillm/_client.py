@@ -439,10 +439,14 @@ class Client:
         paid = PaidBudget(self._budget)
 
         def replay(
-            connect: Connect, model: Model, messages: Messages, **more: Any
+            connect: Connect,
+            model: Model,
+            messages: Messages,
+            params: Mapping[str, Any],
+            **more: Any,
         ) -> TrackedStream:
             reader = self._scope(paid, self._meta, connect)
-            return reader._stream_in_batch(model, messages, **more)  # noqa: SLF001 - of this class
+            return reader._stream_in_batch(model, messages, params, **more)  # noqa: SLF001 - of this class
 
         return VendorBatch(
             requests,
@@ -456,7 +460,17 @@ class Client:
         )
 
     def _stream_in_batch(
-        self, model: Model, messages: Messages, *, meta: Any, made: int, **more: Any
+        self,
+        model: Model,
+        messages: Messages,
+        params: Mapping[str, Any],
+        *,
+        timeouts: Timeouts | None = None,
+        retry: Retry,
+        meta: Any,
+        made: int,
+        extra: Mapping[str, Any],
+        lenient: bool = False,
     ) -> TrackedStream:
         """Return the stream of a batch's request, whose meta goes into the ledger if that can keep
         it: a batch takes any. ``made`` is the number of attempts that were made at it before.
@@ -469,8 +483,17 @@ class Client:
                     meta = None
             except JSON_ERRORS:
                 meta = None
-        prepared = self._prepare(model, messages, meta=meta, **more)
-        stream = self._stream_of(prepared, meta, messages, more)
+        prepared = self._prepare(
+            model,
+            messages,
+            timeouts=timeouts,
+            retry=retry,
+            meta=meta,
+            extra=extra,
+            lenient=lenient,
+            **params,
+        )
+        stream = self._stream_of(prepared, meta, messages, params)
         stream.made_before = made
         return stream
 

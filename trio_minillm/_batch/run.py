@@ -269,8 +269,7 @@ class Run:
                 item.started = now
                 self._retries.sent(schedule.running)
             left = None if self.settings.deadline is None else self._until(item) - now
-            answer, error = await self._sender.send(item, self._clock, left=left)
-            self.counters.add_attempt(item.attempts[-1], len(item.attempts))
+            answer, error = await self._sender.send(item, self._clock, self.counters, left=left)
             if error is not None:
                 await self._failed(item, error)
             elif answer is None or answer.outcome is not FINISHED:
