@@ -439,10 +439,14 @@ class Client:
         paid = PaidBudget(self._budget)
 
         def replay(
-            connect: Connect, model: Model, messages: Messages, **more: Any
+            connect: Connect,
+            model: Model,
+            messages: Messages,
+            params: Mapping[str, Any],
+            **more: Any,
         ) -> TrackedStream:
             reader = self._scope(paid, self._meta, connect)
-            return reader._stream_in_batch(model, messages, **more)  # noqa: SLF001 - of this class
+            return reader._stream_in_batch(model, messages, params, **more)  # noqa: SLF001 - of this class
 
         return VendorBatch(
             requests,
@@ -456,7 +460,17 @@ class Client:
         )
 
     def _stream_in_batch(
-        self, model: Model, messages: Messages, *, meta: Any, made: int, **more: Any
+        self,
+        model: Model,
+        messages: Messages,
+        params: Mapping[str, Any],
+        *,
+        timeouts: Timeouts | None = None,
+        retry: Retry,
+        meta: Any,
+        made: int,
+        extra: Mapping[str, Any],
+        lenient: bool = False,
     ) -> TrackedStream:
         """Return the stream of a batch's request, whose meta goes into the ledger if that can keep
         it: a batch takes any. ``made`` is the number of attempts that were made at it before.
@@ -469,8 +483,19 @@ class Client:
                     meta = None
             except JSON_ERRORS:
                 meta = None
-        prepared = self._prepare_call(model, messages, meta=meta, **more)
-        stream = self._stream_of(prepared, meta, messages, more)
+        # Options of a call may stand among the parameters of a batch's request, and seldom do.
+        prepare = self._prepare if OPTIONS.isdisjoint(params) else self._prepare_mixed
+        prepared = prepare(
+            model,
+            messages,
+            params,
+            timeouts=timeouts,
+            retry=retry,
+            meta=meta,
+            extra=extra,
+            lenient=lenient,
+        )
+        stream = self._stream_of(prepared, meta, messages, params)
         stream.made_before = made
         return stream
 
@@ -556,6 +581,12 @@ class Client:
         params = {name: value for name, value in more.items() if name not in OPTIONS}
         options = {name: value for name, value in more.items() if name in OPTIONS}
         return self._prepare(model, messages, params, **options)
+
+    def _prepare_mixed(
+        self, model: Model, messages: Messages, params: Mapping[str, Any], **options: Any
+    ) -> Prepared:
+        """Do what `_prepare` does, where ``params`` may have options among them."""
+        return self._prepare_call(model, messages, **options, **params)
 
     def _prepare(
         self,

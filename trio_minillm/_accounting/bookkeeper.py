@@ -181,8 +181,7 @@ class Bookkeeper:
             new = True
         if budget is None:
             return
-        finished = record.outcome is Outcome.FINISHED and not record.unsettled
-        if finished and record.cost.amount is None and not budget.idle:
+        if not budget.idle and _is_unpriced(record):
             budget.note_unpriced(record.model)
         if new:
             cost, tokens = _spent(record)
@@ -316,6 +315,12 @@ class Bookkeeper:
         record = replace(record, unsettled=True, cost=CostInfo())
         self.ledger.record(record)
         return record
+
+
+def _is_unpriced(record: CostRecord) -> bool:
+    """Return True for a finished answer whose cost will stay unknown."""
+    finished = record.outcome is Outcome.FINISHED and not record.unsettled
+    return finished and record.cost.amount is None
 
 
 def _spent(record: CostRecord) -> tuple[Decimal, int]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Coroutine, Sized
 from types import TracebackType
-from typing import Generic, Literal, Self, Unpack
+from typing import Any, Generic, Literal, NoReturn, Self, Unpack
 
 import trio
 from msgspec.structs import replace
@@ -130,15 +130,16 @@ class Batch(Generic[Value]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> BatchResult[Value]:
+    def __anext__(self) -> Coroutine[Any, Any, BatchResult[Value]]:
         """Return the next result. A checkpoint."""
         if self._began is None:
             raise RuntimeError("use the batch as `async with client.batch(…) as results`")
         if not self._budget.idle:
             self._budget.warn()
-        result = await self._take()
-        if result is not None:
-            return result
+        return self._take(self._raise_end)
+
+    def _raise_end(self) -> NoReturn:
+        """Raise what ended the run, once, and then the end of iteration."""
         if not self._raised:
             self._raised = True
             end = self._run.end

@@ -7,8 +7,8 @@ what still comes was running by then, so every buffer has a bound.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Generic, Literal, Self
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, Literal, NoReturn, Self
 
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
@@ -47,8 +47,8 @@ class Sink:
                 self.dropped += 1
         self._line.wake()
 
-    async def take(self) -> BatchResult | None:
-        """Return the next result, ``None`` after the last. A checkpoint."""
+    async def take(self, raise_end: Callable[[], NoReturn]) -> BatchResult:
+        """Return the next result; after the last, raise what ``raise_end`` does. A checkpoint."""
         waiting = self._waiting
         if waiting:
             self._taken += 1
@@ -59,7 +59,7 @@ class Sink:
         while not waiting:
             if self._closed:
                 await checkpoint()
-                return None
+                raise_end()
             await self._line.wait()
         result = waiting.popleft()
         if self.full and len(waiting) < self._size:
@@ -81,6 +81,10 @@ class Sink:
         self._waiting.clear()
         self.close()
         self._set_full(False)
+
+
+def _raise_stop() -> NoReturn:
+    raise StopAsyncIteration
 
 
 class Watch(Generic[Value]):
@@ -110,11 +114,8 @@ class Watch(Generic[Value]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> BatchResult[Value]:
-        result = await self._sink.take()
-        if result is None:
-            raise StopAsyncIteration
-        return result
+    def __anext__(self) -> Coroutine[Any, Any, BatchResult[Value]]:
+        return self._sink.take(_raise_stop)
 
 
 class Results:

@@ -50,7 +50,7 @@ from .scoring import score_result, validated_result
 from .sender import Sender
 from .source import Requests, RequestSource
 from .statistics import BatchStatistics, Counters
-from .throttle.own_fault import CERTAIN
+from .throttle.own_fault import CERTAIN, Ticket
 from .throttle.prospects import TOLD_AGAIN
 from .throttle.retry import (
     BATCH_RETRY,
@@ -97,13 +97,13 @@ class Run:
         self._samples = range(settings.samples)  # of a request that names none
         self._sender = sender
         self._retries = RetryBudget(settings.retry_share)
-        self._source = RequestSource(requests, self._admit, self._full)
         self._workers = WorkerPool(
             self.schedule,
             self._serve,
             expire=self._expire,
             crashed=self.end.crashed,
         )
+        self._source = RequestSource(requests, self._admit, self._full, self._workers.notify)
         # Answers are neither checked nor kept nor scored, unless they are for a type.
         self._plain = (settings.validate, settings.score, settings.cache) == (None, None, None)
         self._trace = None if settings.trace is None else Trace(settings.trace)
@@ -194,6 +194,7 @@ class Run:
     async def _pull(self) -> None:
         try:
             await self._source.run()
+            self._workers.retire()
             self._check_end()
         except BaseException as exc:  # noqa: BLE001 - comes out of iteration, as itself
             self.end.crashed(exc)
@@ -220,7 +221,6 @@ class Run:
                 continue
             if not self.schedule.add(item, now):
                 counters.unsent += 1
-        self._workers.notify()
 
     def _in_cache(self, item: Item) -> bool:
         """Look an item up in the cache. Returns True if it is there, and on its way out."""
@@ -252,7 +252,7 @@ class Run:
         return self.results.blocked() or self._leaving >= self.schedule.capacity
 
     def _resume_source(self) -> None:
-        if not self._full(HALF_AHEAD + 1):
+        if self._source.waits and not self._full(HALF_AHEAD + 1):
             self._source.resume()
 
     # -- one item ----------------------------------------------------------------------------------
@@ -260,17 +260,19 @@ class Run:
     async def _serve(self, item: Item) -> None:
         """Make one attempt, and do what follows from it."""
         schedule = self.schedule
-        if schedule.waiting <= HALF_AHEAD:
+        if self._source.waits and schedule.waiting <= HALF_AHEAD:
             self._resume_source()
         assert item.ticket is not None  # an item that is sent has one
+        if self.end.stopping or item.queue.closed is not None:  # since a worker was given it
+            self._unsend(item, item.ticket)
+            return
         now = item.ticket.sent_at
         try:
             if item.started is None:
                 item.started = now
                 self._retries.sent(schedule.running)
             left = None if self.settings.deadline is None else self._until(item) - now
-            answer, error = await self._sender.send(item, self._clock, left=left)
-            self.counters.add_attempt(item.attempts[-1], len(item.attempts))
+            answer, error = await self._sender.send(item, self._clock, self.counters, left=left)
             if error is not None:
                 await self._failed(item, error)
             elif answer is None or answer.outcome is not FINISHED:
@@ -292,6 +294,13 @@ class Run:
             schedule.ended()
         if not schedule.waiting:
             self._check_end()
+
+    def _unsend(self, item: Item, ticket: Ticket) -> None:
+        """Drop an item that was about to be sent."""
+        item.lane.dropped(ticket)
+        self.schedule.ended()
+        self.counters.unsent += 1
+        self._check_end()
 
     def _until(self, item: Item) -> float:
         """Return the time at which an item that was sent must have its result."""

@@ -17,7 +17,10 @@ from .._types.errors import MiniLLMError, ProviderError, RefusedError, SendError
 from .._types.options import Retry, Timeouts
 from .._types.response import CompletionResponse, Outcome
 from .files.response_cache import request_key
+from .statistics import Counters
+from .throttle.own_fault import Ticket
 from .throttle.schedule import Item
+from .throttle.throttle import Lane
 from .types import Attempt
 
 ONCE = Retry(attempts=1)
@@ -27,9 +30,9 @@ ONCE = Retry(attempts=1)
 class Sender:
     """Sends items, with these clocks for each attempt.
 
-    ``prepare`` and ``stream`` take the same arguments, those of `Client.stream`: one returns the
-    prepared request, the other the stream that sends it. The stream's also get the request's meta, and
-    the number of attempts that were ``made`` at it before.
+    ``prepare`` takes the arguments of `Client.stream` and returns the prepared request. ``stream``
+    takes the same, with the parameters as a mapping, and returns the stream that sends the request. It
+    also gets the request's meta, and the number of attempts that were ``made`` at it before.
     """
 
     def __init__(
@@ -62,13 +65,13 @@ class Sender:
         return request_key(prepared, item.sample), prepared.response_type
 
     async def send(
-        self, item: Item, clock: trio.abc.Clock, *, left: float | None
+        self, item: Item, clock: trio.abc.Clock, counters: Counters, *, left: float | None
     ) -> tuple[CompletionResponse | None, MiniLLMError | None]:
         """Send an item once, and return its answer or the error that it ended with. ``left`` is the
         number of seconds that its deadline leaves.
 
-        The lane is told of the end in each case, and ``item.attempts`` has one more unless it was
-        cancelled. With neither answer nor error, the client was closed while it ran.
+        The lane is told of the end in each case. Unless it was cancelled, ``item.attempts`` has one
+        more, which ``counters`` have counted. With neither answer nor error, the client was closed while it ran.
         """
         lane, ticket, request = item.lane, item.ticket, item.request
         assert ticket is not None  # an item that is sent has one
@@ -79,26 +82,19 @@ class Sender:
                 stream = self._stream(
                     item.model,
                     item.asks,
+                    request.params,
                     meta=request.meta,
                     made=len(item.attempts),
                     timeouts=self._timeouts if left is None else self._clocks(left),
                     retry=ONCE,
                     extra=request.extra,
-                    **request.params,
                 )
             except (TypeError, ValueError) as exc:
                 exc.add_note(_named(item))
                 raise
-
-            def begun() -> None:
-                now = clock.current_time()
-                lane.accepted(ticket, now)
-                if lane.wants_headers:
-                    lane.read(ticket, now, stream.headers, epoch=time.time())
-
             answer: CompletionResponse | None
             try:
-                answer = await stream.complete(begun)
+                answer = await stream.complete(partial(_begun, lane, ticket, stream, clock))
             except MiniLLMError as exc:
                 error, answer = exc, exc.partial
             now = clock.current_time()
@@ -112,7 +108,9 @@ class Sender:
             raise
         records = stream.records
         record = records[-1].key if records else None
-        item.attempts += (attempt_of(answer, error, started, waited, record),)
+        made = attempt_of(answer, error, started, waited, record)
+        item.attempts += (made,)
+        counters.add_attempt(made, len(item.attempts), tokens)
         return (answer, None) if error is None else (None, without_frames(error))
 
     def _clocks(self, left: float) -> Timeouts:
@@ -120,6 +118,14 @@ class Sender:
         if isinstance(total, int | float) and left >= total:
             return self._timeouts
         return replace(self._timeouts, total=max(0.0, left))
+
+
+def _begun(lane: Lane, ticket: Ticket, stream: TrackedStream, clock: trio.abc.Clock) -> None:
+    """Tell a lane that the answer to one of its requests begins."""
+    now = clock.current_time()
+    lane.accepted(ticket, now)
+    if lane.wants_headers:
+        lane.read(ticket, now, stream.headers, epoch=time.time())
 
 
 def _named(item: Item) -> str:

@@ -76,23 +76,25 @@ class Counters:
     def __init__(self) -> None:
         self.pulled = self.ok = self.failed = self.cached = self.unsent = 0
         self.attempts = self.retries = self.rate_limited = self.asked_again = 0
-        self.chunks = self.prompt_tokens = self.completion_tokens = 0
+        self.chunks = self.tokens = self.completion_tokens = 0
         self.cost = Decimal(0)
         # By the member's value: an enum's own hash is computed by a method written in Python.
         self._resolutions: dict[str, int] = {}
         self.ttft = Histogram()
 
-    def add_attempt(self, attempt: Attempt, number: int) -> None:
-        """Count an attempt that has ended, the ``number``-th of its request."""
+    def add_attempt(self, attempt: Attempt, number: int, tokens: int | None) -> None:
+        """Count an attempt that has ended, the ``number``-th of its request, which came to so many
+        tokens.
+        """
         self.attempts += 1
         if number > 1:
             self.retries += 1
         timings, cost = attempt.timings, attempt.cost
         self.chunks += timings.chunks
-        usage = attempt.usage
-        if usage is not None:
-            self.prompt_tokens += usage.prompt_tokens or 0
-            self.completion_tokens += usage.completion_tokens or 0
+        if tokens is not None:
+            assert attempt.usage is not None
+            self.tokens += tokens
+            self.completion_tokens += attempt.usage.completion_tokens or 0
         if cost.amount is not None:
             self.cost = add(self.cost, cost.amount)
         if attempt.error is None:
@@ -127,7 +129,7 @@ class Counters:
             rate_limited=self.rate_limited,
             asked_again=self.asked_again,
             chunks=self.chunks,
-            prompt_tokens=self.prompt_tokens,
+            prompt_tokens=self.tokens - self.completion_tokens,
             completion_tokens=self.completion_tokens,
             cost=self.cost,
             resolutions={CostResolution(word): n for word, n in self._resolutions.items()},

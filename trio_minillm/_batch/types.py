@@ -141,7 +141,7 @@ _FIELDS = frozenset(BatchRequest.__struct_fields__)
 _NO_MAPPINGS = "a request's params and extra must be mappings"
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # nothing in it leads back
     """One request that was sent, and how it ended."""
 
     outcome: Outcome

@@ -101,11 +101,11 @@ class Answers:
             connect,
             model,
             request.messages,
+            request.params,
             meta=request.meta,
             made=0,
             retry=ONCE,
             extra=request.extra,
-            **request.params,
         )
         answer: CompletionResponse | None = None
         error: MiniLLMError | None = None

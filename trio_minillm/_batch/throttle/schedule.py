@@ -109,7 +109,7 @@ class Schedule:
         self.running = 0
         self.waiting = 0
         self.wake_at = math.inf
-        """Time at which to ask again after `ready` or `next` found nothing to send."""
+        """Time at which to ask again after `next` found nothing to send."""
         self._new_lane = new_lane
         self._queues: dict[Hashable, Queue] = {}
         self._newest: tuple[Model | None, Queue | None] = None, None  # the last asked for
@@ -176,60 +176,48 @@ class Schedule:
         item.since = now
         self.waiting += 1
 
-    def ready(self, now: float) -> bool:
-        """Return True if an item may be sent now. If not, ``wake_at`` is when to ask again, unless
-        a request ends before.
-        """
-        return self._find(now) is not None
-
     def next(self, now: float) -> Item | None:
-        """Return the item that is sent now, which runs until `ended`; ``None`` if none may be
-        (see `ready`).
+        """Return the item that is sent now, which runs until `ended`. If none may be, ``wake_at`` is
+        when to ask again, unless a request ends before.
         """
-        item = self._find(now)
-        if item is None:
+        self.wake_at = math.inf
+        turns = self._turns
+        left = len(turns) if self.running < self.limit else 0
+        while left:  # almost always it is the first
+            queue = turns[0]
+            due, fresh, lane = queue.due, queue.fresh, queue.lane
+            item = queue.head(now) if due else fresh[0]
+            if item is None:
+                self.wake_at = min(self.wake_at, due[0][0])
+            elif (why := lane.blocked(now, item.tokens)) is not None:
+                self.wake_at = min(self.wake_at, now + why[1])
+            else:
+                break
+            turns.rotate(-1)
+            left -= 1
+        else:
             return None
-        queue, fresh = item.queue, item.queue.fresh
-        if queue.due:
+        if due:
             queue.pop(now)
         else:
             fresh.popleft()
-        if not fresh and not queue.due:
-            self._turns.popleft()
-        elif len(self._turns) > 1:
-            self._turns.rotate(-1)
+        if not fresh and not due:
+            turns.popleft()
+        elif len(turns) > 1:
+            turns.rotate(-1)
         self.waiting -= 1
         self.running += 1
-        item.ticket = item.lane.start(now, item.tokens, item.ticket)
+        item.ticket = lane.start(now, item.tokens, item.ticket)
         return item
-
-    def _find(self, now: float) -> Item | None:
-        """Bring the queue whose turn it is to the front, and return its next item."""
-        self.wake_at = math.inf
-        if self.running >= self.limit:
-            return None
-        turns = self._turns
-        left = len(turns)
-        while left:  # almost always it is the first
-            queue = turns[0]
-            item = queue.head(now) if queue.due else queue.fresh[0]
-            if item is None:
-                self.wake_at = min(self.wake_at, queue.due[0][0])
-            elif (why := queue.lane.blocked(now, item.tokens)) is not None:
-                self.wake_at = min(self.wake_at, now + why[1])
-            else:
-                return item
-            turns.rotate(-1)
-            left -= 1
-        return None
 
     def ended(self) -> None:
         """Note that an item runs no more. (`Lane.ended` is called apart.)"""
         self.running -= 1
-        self._ended += 1
-        if self._ended > self._room:
-            self._room, self._ended = self._room + 1, 0
-            self._fit()
+        if self._room < math.inf:
+            self._ended += 1
+            if self._ended > self._room:
+                self._room, self._ended = self._room + 1, 0
+                self._fit()
 
     def expired(self, now: float) -> tuple[list[Item], float]:
         """Remove and return the items that expired while they waited for a retry, and the time at
