@@ -89,7 +89,7 @@ class Ingest:
         bounds: Bounds = BOUNDS,
         asked: Asked | None = None,
     ) -> None:
-        self.state: StreamState = StreamState(expect_usage=expect_usage, choices=choices)
+        self.state: StreamState = StreamState(expect_usage, choices)
         self.id: str = id
         self.model: str = model
         """The model that was asked, then the one that the provider names."""

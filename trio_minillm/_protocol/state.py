@@ -198,7 +198,7 @@ class StreamState:
         "usage_final",
     )
 
-    def __init__(self, *, expect_usage: bool, choices: int = 1) -> None:
+    def __init__(self, expect_usage: bool, choices: int = 1) -> None:
         self.state: State = OPEN
         self.over: bool = False
         """True once the outcome stands. Asked several times a chunk, hence no property, as the next."""
