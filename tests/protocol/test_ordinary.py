@@ -203,7 +203,8 @@ def decoded(
         words = error(decoder.other_words())
     shown = list(map(msgspec.structs.asdict, chunks))
     kept = decoder.events, decoder._reasoned, decoder._doubt, decoder._repeats._said
-    return shown, error(decoder.error), left_out, words, kept
+    learned = decoder._template is None, decoder._credit
+    return shown, error(decoder.error), left_out, words, kept, learned
 
 
 def assert_alike(
@@ -294,3 +295,37 @@ def test_a_body_that_begins_with_a_letter_needs_no_sniffer(letter: str, rest: by
 def test_an_event_with_a_name(provider: Provider, name: str) -> None:
     event = f"event:{name}\ndata: {json.dumps(ANTHROPICS[2])}\n\n".encode()
     assert_alike(provider, [event, event])
+
+
+@pytest.mark.parametrize("head", [b"data:", b"data:  ", b"id: 1\ndata: ", b"data: \ndata: ", b""])
+@pytest.mark.parametrize("name", ["", "event: message\n", f"event: {'x' * 80}\n", "event: é\n"])
+def test_an_event_whose_lines_begin_in_another_way(head: bytes, name: str) -> None:
+    event = b"%b%b%b\n\n" % (name.encode(), head, chunk(said("a")))
+    assert_alike(PROVIDERS[0], [event, event])
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [chunk(said("\ud83d")), chunk(said("\ude00"))],
+        [chunk(said("\ud83d")), chunk(), chunk(said("", "stop"))],
+        [chunk(said(""), model="\ud83d"), chunk(said("", "stop"), model="\ud83d")],
+    ],
+)
+def test_half_of_a_surrogate_pair_in_a_text_and_beside_it(found: list[bytes]) -> None:
+    assert_alike(PROVIDERS[0], [b"data: %b\n\n" % event for event in found])
+
+
+def test_a_piece_of_text_beside_an_empty_message_is_learned() -> None:
+    decoder = ChunkDecoder(PROVIDERS[0])
+    for text in "abcdef":
+        decoder.feed(b"data: %b\n\n" % chunk(said(text, message=None)), 1.0)
+    assert decoder._template is not None
+
+
+def test_a_block_beyond_the_bound_of_an_event() -> None:
+    decoder = ChunkDecoder(PROVIDERS[0], max_event=80)
+    event = b"data: %b\n\n"
+    assert len(decoder.feed(event % chunk(), 1.0)) == 1
+    assert decoder.feed(event % chunk(said("a")), 1.0) == []
+    assert isinstance(decoder.error, llm.LimitExceeded)

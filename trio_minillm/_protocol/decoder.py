@@ -25,7 +25,7 @@ from .long_texts import LONG_TEXT, LongTexts
 from .redaction import HIDDEN, THOROUGH, redact, redact_text
 from .repeats import MALFORMED, MESSAGE, Repeats, in_message, kinds_of
 from .sniffer import Sniffer
-from .sse import QUICK_BYTES, SSEDecoder, SSEEvent
+from .sse import NAME_LINE, QUICK_BYTES, SSEDecoder, SSEEvent, name_in
 from .state import NO_CHOICES
 from .templates import EventTemplate, SidedTemplate, TextRun
 
@@ -49,8 +49,10 @@ vain 16 times."""
 
 PAGE_CHARS = 300
 """Characters that are shown of a page that came in place of a stream: its title says whose it is."""
-_OPENING = (b"{", b"[")
-"""First bytes of data that hold JSON, or the sentinel."""
+_OPENING = (b"data: {", b"data: [")
+"""Beginnings of a line of data that holds JSON, or the sentinel."""
+_CLOSE_OPENING = (b"data:{", b"data:[")
+"""Likewise, from servers that put no blank there."""
 _PREFIXED = (b"d", b"\xef", b" ")
 """First bytes of data with something before them: the field's name again, a byte-order mark, a blank."""
 DEEP = "values nested too deep"
@@ -92,7 +94,7 @@ class ChunkDecoder:
     that don't begin like a JSON object (keep-alives in all clothes), and malformed events once every
     choice has its finish reason.
 
-    Its 24 attributes are the stages of one pipeline, each of which knows the one before.
+    Its 25 attributes are the stages of one pipeline, each of which knows the one before.
     """
 
     __slots__ = (
@@ -109,6 +111,7 @@ class ChunkDecoder:
         "_lenient",
         "_paths",
         "_provider",
+        "_quick_bytes",
         "_raw",
         "_reasoned",
         "_repeats",
@@ -144,7 +147,11 @@ class ChunkDecoder:
         self._array: ArrayEvents | None = None  # in place of `_sse`, in a body that is an array
         self._paths: PathArguments | None = None  # once a call came whose arguments have paths
         self._sse = new_framing(max_event)
-        self._bounded_bytes = min(MAX_DECODED, max_event)  # of a block that crosses no bound
+        # Bytes of a read whose blocks cross no bound, and of a block that `_ordinary` reads.
+        self._bounded_bytes, self._quick_bytes = MAX_DECODED, -1 if raw else LONG_TEXT
+        if max_event < MAX_DECODED:
+            self._bounded_bytes = max_event
+            self._quick_bytes = min(self._quick_bytes, max_event)
         self._by_template = provider.literal_text and not raw
         self._template: EventTemplate | None = None
         # Learning parses an event a second time, and some streams never repeat themselves.
@@ -194,8 +201,7 @@ class ChunkDecoder:
                 else:
                     out += run
             else:
-                out += self._block(blocks, done, at)
-                done += 1
+                done = self._by_parser(blocks, done, at, out)
         if tail and self.error is None:
             more = self._events(self._sse.hold(tail, quick=self._by_template), at)
             out = [*out, *more] if more else out  # a run has nothing else in it
@@ -244,22 +250,29 @@ class ChunkDecoder:
                 self._credit = min(self._credit + len(run), MAX_CREDIT)
         return run
 
-    def _block(self, blocks: list[bytes], number: int, at: float) -> list[StreamChunk]:
-        """Decode one block without a template, and learn one from it if that is worth it."""
-        block, events = blocks[number], self.events
-        plain = self._sse.plain(block)
-        chunks = None if plain is None else self._ordinary(plain[0], plain[1], at)
-        if chunks is None:
-            chunks = self._events(self._sse.dissect(block), at)
-        if self._filters_itself:
-            self._template = None  # what it was proven with may have changed
-        if self._credit > 0 and len(chunks) == 1:
-            only = chunks[0]
-            text = (only.delta or only.reasoning) and not only.elsewhere
-            if text and self._pays_to_learn(blocks, number, events):
-                self._template = self._learned(block, only) or self._template
-                self._credit -= LEARNING_COST
-        return chunks
+    def _by_parser(self, blocks: list[bytes], start: int, at: float, out: list[StreamChunk]) -> int:
+        """Decode blocks from ``start`` on, up to where a template is to be tried, and learn one from them if
+        that is worth it. Return the number of the next block.
+        """
+        number = start
+        for number in range(start, len(blocks)):
+            block, events = blocks[number], self.events
+            made = self._ordinary(block, at)
+            if made is None:
+                made = _alone(self._events(self._sse.dissect(block), at))
+            if self._filters_itself:
+                self._template = None  # what it was proven with may have changed
+            if isinstance(made, StreamChunk):
+                out.append(made)
+                text = (made.delta or made.reasoning) and not made.elsewhere
+                if text and self._credit > 0 and self._pays_to_learn(blocks, number, events):
+                    self._template = self._learned(block, made) or self._template
+                    self._credit -= LEARNING_COST
+            else:
+                out += made
+            if self._template is not None or self.error is not None:
+                break
+        return number + 1
 
     def _learned(self, block: bytes, chunk: StreamChunk) -> EventTemplate | None:
         """Return a template of a block, if there is one."""
@@ -303,46 +316,59 @@ class ChunkDecoder:
 
     # -- by the provider's parser ----------------------------------------------------------
 
-    def _ordinary(self, name: str, data: bytes, at: float) -> list[StreamChunk] | None:
-        """Decode an event in which nothing is odd: what `_events` does for it, in a third of the time.
-        Returns ``None``, having changed nothing, for any other.
+    def _ordinary(self, block: bytes, at: float) -> Parsed:
+        """Decode a block in which nothing is odd: what `SSEDecoder.dissect` and `_events` do for it, in a
+        third of the time. Returns ``None``, having changed nothing, for any other.
         """
-        if self._raw or self._doubt or self._halves or data[:1] not in _OPENING:
+        if len(block) > self._quick_bytes or self._doubt or self._halves:
             return None
-        # Few events have a backslash, and a partition finds one in half of the time of `find`.
-        if len(data) > LONG_TEXT or (data.partition(b"\\")[1] and _may_have_half(data)):
+        before, _, line = block.rpartition(b"\n")
+        name: str | None = "message"
+        if before:
+            name = name_in(before) if len(before) < NAME_LINE else None
+        if line[:7] in _OPENING:
+            data = line[6:]
+        elif line[:6] in _CLOSE_OPENING:
+            data = line[5:]
+        else:
             return None
         try:
-            parsed = (
-                self._provider.parse_chunk(data)
-                if name == "message"
-                else self._provider.parse_event(name, data)
-            )
+            if name == "message":
+                parsed = self._provider.parse_chunk(data)
+            elif name is not None:
+                parsed = self._provider.parse_event(name, data)
+            else:
+                return None
         except Exception:  # noqa: BLE001 - once more, the long way, which says what is wrong
             return None
-        if parsed is None:
-            self.events += 1
-            return []
-        if type(parsed) is StreamChunk and not (parsed.elsewhere or parsed.unread):
-            says = parsed.delta or has_content(parsed)
-            reason = parsed.finish_reason
-            if not (says or reason) or not data.partition(MESSAGE)[1]:
-                if says or (parsed.block is not None and not self._filters_itself):
-                    try:
-                        self._repeats.note(parsed)
-                    except ProtocolError:  # likewise; it has changed nothing
-                        return None
-                self.events += 1
-                parsed.event, parsed.received_at = self.events, at
-                strange = not parsed.answer and parsed.usage is None
-                if reason is not None or strange or (says and self._reasoned):
-                    self._note(parsed, data)
-                return [parsed]
-        if self._filters_itself:
+        if type(parsed) is not StreamChunk or parsed.elsewhere or parsed.unread:
+            return self._filtered(parsed, data, at)
+        says, reason = parsed.delta or has_content(parsed), parsed.finish_reason
+        # Few events have a backslash, and a partition finds one in half of the time of `find`.
+        if says and data.partition(b"\\")[1] and _may_have_half(data):
+            return None
+        if (says or reason) and data.partition(MESSAGE)[1]:
+            return self._filtered(parsed, data, at)
+        if says or (parsed.block is not None and not self._filters_itself):
+            try:
+                self._repeats.note(parsed)
+            except ProtocolError:  # likewise; it has changed nothing
+                return None
+        self.events += 1
+        parsed.event, parsed.received_at = self.events, at
+        if reason is not None or (says and self._reasoned) or not (parsed.answer or parsed.usage):
+            self._note(parsed, data)
+        return parsed
+
+    def _filtered(self, parsed: Parsed, data: bytes, at: float) -> Parsed:
+        """Return the chunks of an event that may repeat what came before; ``None`` as `_ordinary`."""
+        if parsed is not None and self._filters_itself:
             return None  # its filter may refuse what it is given
         self.events += 1
+        if parsed is None:
+            return ()
         parsed = self._repeats.removed_from(parsed, data, _same)
-        return list(self._stamp(_listed(parsed), at, data, b""))
+        return _alone(self._stamp(listed(parsed), at, data, b""))
 
     def _note(self, chunk: StreamChunk, data: bytes) -> None:
         """Take note of what a chunk says of its choice's end, and of an event that says nothing."""
@@ -392,7 +418,7 @@ class ChunkDecoder:
                     self._malformed(_say(exc), exc, data)
             else:
                 out += self._stamp(
-                    _listed(parsed), at, data, bytes(event.data) if self._raw else b""
+                    listed(parsed), at, data, bytes(event.data) if self._raw else b""
                 )
             if self.error is not None:
                 out += self._last_words(self.error, data, at)
@@ -635,7 +661,12 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _listed(parsed: Parsed) -> Sequence[StreamChunk]:
+def _alone(chunks: Sequence[StreamChunk]) -> StreamChunk | Sequence[StreamChunk]:
+    """Return an only chunk as itself."""
+    return chunks[0] if len(chunks) == 1 else chunks
+
+
+def listed(parsed: Parsed) -> Sequence[StreamChunk]:
     """Return the chunks of an event."""
     return (parsed,) if isinstance(parsed, StreamChunk) else parsed or ()
 

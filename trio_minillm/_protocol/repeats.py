@@ -104,7 +104,8 @@ class Repeats(RepeatFilter):
         """Take note of the kinds of content that came in their place, and take out of a chunk what its
         block was opened with.
         """
-        if self._openings or (chunk.block is not None and _has_opening(chunk)):
+        texts = chunk.delta or chunk.reasoning
+        if self._openings or (texts and chunk.block is not None and _has_opening(chunk)):
             self._compare_with_opening(chunk)
         said, choice = self._said, chunk.choice
         others = chunk.reasoning or chunk.refusal or chunk.tool_calls or chunk.reasoning_details

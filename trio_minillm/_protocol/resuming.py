@@ -14,7 +14,8 @@ from typing import Any
 from .._types.chunks import StreamChunk, has_content
 from .._types.errors import ProtocolError
 from ..providers import Continuation, Provider
-from .decoder import HALF, ChunkDecoder, new_framing
+from ..providers._base import Parsed
+from .decoder import HALF, ChunkDecoder, listed, new_framing
 from .sse import SSEEvent
 
 
@@ -45,16 +46,15 @@ class ResumableDecoder(ChunkDecoder):
         self._ended, self.error, self._doubt = False, None, b""
         self._resumed = True
 
-    def _ordinary(self, name: str, data: bytes, at: float) -> list[StreamChunk] | None:
-        if self._resumed:
-            return None  # each event is looked at twice
-        number = self._position_in(data)
+    def _ordinary(self, block: bytes, at: float) -> Parsed:
+        plain = None if self._resumed else self._sse.plain(block)  # each event is looked at twice
+        number = None if plain is None else self._position_in(plain[1])
         if number is None:
             return None
-        chunks = super()._ordinary(name, data, at)
-        if chunks is not None:
-            self._note_place(number, chunks)
-        return chunks
+        parsed = super()._ordinary(block, at)
+        if parsed is not None:
+            self._note_place(number, listed(parsed))
+        return parsed
 
     def _events(self, events: list[SSEEvent], at: float) -> list[StreamChunk]:
         out: list[StreamChunk] = []

@@ -45,7 +45,7 @@ _STRAY = re.compile(rb"(?:[\s\0]|\xc2\xa0|\xe2\x80\x8b|\xef\xbb\xbf){1,16}(?=(?:
 
 
 @lru_cache(maxsize=64)  # the events of an answer have few names
-def _name_in(line: bytes) -> str | None:
+def name_in(line: bytes) -> str | None:
     """Return the name in a line that is a field ``event``; ``None`` unless it is ASCII, and one line."""
     if not (line.startswith(b"event:") and line.isascii()) or line.find(b"\n") >= 0:
         return None
@@ -85,7 +85,7 @@ class SSEDecoder:
     - Data with complete JSON ends with its line if the next line starts a JSON object or list. Some
       servers write no blank lines, and their answers must not wait for the end of the body.
 
-    Its 17 attributes are options, what it has counted, and one unfinished line and event.
+    Its 16 attributes are options, what it has counted, and one unfinished line and event.
 
     Guarantees: `feed` never raises for any bytes. The events do not depend on how the bytes are
     split. After a bound is exceeded, ``failure`` is set and no more events follow.
@@ -100,7 +100,6 @@ class SSEDecoder:
         "_id",
         "_late",
         "_partial",
-        "_plain_bytes",
         "_skip_lf",
         "_started",
         "comments",
@@ -126,7 +125,6 @@ class SSEDecoder:
         self.last_event_id: str = ""
         self.comments: int = 0
         """The number of comment lines (keep-alives)."""
-        self._plain_bytes = min(max_line, max_event)  # of the longest block that `plain` reads
         self._forgiving = forgiving
         self._started = False  # past the byte-order mark
         self._skip_lf = False  # the last byte was CR: an LF right after it is the same line end
@@ -161,7 +159,7 @@ class SSEDecoder:
         if self.failure is not None or not data:
             return events, [], b""
         if not self._started:
-            if self._partial or data[:1] == _BOM[:1]:
+            if self._partial or data[0] == _BOM[0]:
                 data = self._skip_bom(data)
                 if not self._started:
                     return events, [], b""
@@ -179,14 +177,14 @@ class SSEDecoder:
         """Return the name and the data of a block that is one line of data, with or without a name
         before it. Returns ``None`` for any other block.
         """
-        if len(block) > self._plain_bytes:
+        if len(block) > self.max_line or len(block) > self.max_event:
             return None
         # A partition takes half of the time of `find`, which parses its arguments. `in`, here and
         # elsewhere, tries to read the bytes as a number before it looks for them.
         before, _, line = block.rpartition(b"\n")
         name: str | None = "message"
         if before:
-            name = _name_in(before) if len(before) < NAME_LINE else None
+            name = name_in(before) if len(before) < NAME_LINE else None
         if name is None:
             return None
         if line[:6] == b"data: ":
@@ -389,6 +387,5 @@ class SSEDecoder:
 
     def _fail(self, bound: str, limit: int) -> None:
         self.failure = LimitExceeded(bound, limit)
-        self._plain_bytes = -1
         self._partial = self._data = _NO_BYTES
         self._has_data = False

@@ -169,9 +169,9 @@ class Answer:
             state.chunk(chunk)
             if chunk.progress:
                 content = True
-                self.content += bool(chunk.delta or chunk.reasoning) or (
-                    chunk.finish_reason is None and chunk.usage is None
-                )
+                text = chunk.delta or chunk.reasoning
+                if text or (chunk.finish_reason is None and chunk.usage is None):
+                    self.content += 1
             else:
                 silent = True
             if state.over or chunk.end:

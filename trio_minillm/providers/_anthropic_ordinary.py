@@ -32,9 +32,8 @@ class _Start(_Event, tag="message_start"):
         message = self.message
         if message.content or message.stop_reason is not None:
             return msgspec.UNSET
-        out = StreamChunk(id=message.id, model=message.model, progress=False)
-        out.usage = told(message.usage)
-        return out
+        usage = told(message.usage)
+        return StreamChunk(usage=usage, id=message.id, model=message.model, progress=False)
 
 
 _EMPTY_TEXT = {"type": "text", "text": ""}
@@ -96,8 +95,7 @@ class _MessageDelta(_Event, tag="message_delta"):
         reason, sequence = self.delta.stop_reason, self.delta.stop_sequence
         if reason is not None and reason not in USUAL_REASONS:
             return msgspec.UNSET
-        out = StreamChunk(finish_reason=reason)
-        out.usage = told(self.usage)
+        out = StreamChunk(finish_reason=reason, usage=told(self.usage))
         if sequence is not None:
             out.metadata = {"stop_sequence": sequence}
         return out

@@ -71,22 +71,23 @@ def ordinary_chunk(data: bytes, told: Callable[[Any], Usage | None]) -> StreamCh
     choices, usage = event.choices, event.usage
     if len(choices) > 1 or event.object not in _OBJECTS:
         return None
+    read = told(usage) if usage else None
     if choices:
-        if (out := _chunk_of(choices[0], event)) is None:
+        if (out := _chunk_of(choices[0], event, read)) is None:
             return None
     elif usage:
-        out = StreamChunk(id=event.id, model=event.model, progress=False, answer=False)
+        out = StreamChunk(
+            usage=read, id=event.id, model=event.model, progress=read is not None, answer=False
+        )
     else:
         return None
-    if usage and (read := told(usage)) is not None:
-        out.usage, out.progress = read, True
-    edge = not out.delta or out.finish_reason is not None or out.usage is not None
+    edge = not out.delta or read is not None or out.finish_reason is not None
     if edge and (event.provider or event.service_tier or event.system_fingerprint):
         take_facts(event, out)
     return out
 
 
-def _chunk_of(choice: _Choice, event: _Event) -> StreamChunk | None:
+def _chunk_of(choice: _Choice, event: _Event, usage: Usage | None) -> StreamChunk | None:
     """Return what a choice says; ``None`` if it is for `chunk_of` to find out."""
     delta, reason, native = choice.delta, choice.finish_reason, choice.native_finish_reason
     if (reason is not None and reason not in USUAL_REASONS) or choice.index < 0:
@@ -97,7 +98,7 @@ def _chunk_of(choice: _Choice, event: _Event) -> StreamChunk | None:
         "",
         call_deltas(delta.tool_calls) if delta.tool_calls else (),
         reason,
-        None,
+        usage,
         event.id,
         event.model,
         choice.index,
@@ -108,6 +109,6 @@ def _chunk_of(choice: _Choice, event: _Event) -> StreamChunk | None:
         if native not in USUAL_REASONS:
             return None
         out.metadata = {"native_finish_reason": native}
-    if not (out.delta or reason):
+    if not (out.delta or reason or usage):
         out.progress = advances(out)
     return out

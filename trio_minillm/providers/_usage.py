@@ -139,7 +139,7 @@ def _plain_usage(raw: Any) -> Usage | None:
         reasoning_tokens=made.get("reasoning_tokens"),
         audio_input_tokens=given.get("audio_tokens"),
         audio_output_tokens=made.get("audio_tokens"),
-        raw=dict(raw),
+        raw=raw.copy(),
     ).read_by(openai_usage)
 
 
@@ -184,12 +184,6 @@ def anthropic_usage(raw: Any) -> Usage:
     return _plain_anthropic_usage(raw) or _any_anthropic_usage(raw)
 
 
-_ANTHROPIC: Final = frozenset(
-    {
-        *("input_tokens", "output_tokens"),
-        *("cache_read_input_tokens", "cache_creation_input_tokens"),
-    }
-)
 _LIVES: Final = frozenset({"ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"})
 _INPUT, _OUTPUT = paths("input_tokens"), paths("output_tokens")
 
@@ -202,28 +196,38 @@ def _plain_anthropic_usage(raw: Any) -> Usage | None:
     """
     if type(raw) is not dict:
         return None
-    counts, lives, tier = raw, _NOTHING, None
-    if not _ANTHROPIC.issuperset(raw):
-        counts = raw.copy()
-        lives, tier = counts.pop("cache_creation", _NOTHING), counts.pop("service_tier", None)
-        place = counts.pop("inference_geo", None)
-        usual = tier in (None, "standard") and place in (None, *_ANYWHERE)
-        if not usual or not _ANTHROPIC.issuperset(counts):
+    new = read = written = made = tier = place = None
+    lives = _NOTHING
+    for name, value in raw.items():
+        if name == "cache_creation":
+            lives = value
+        elif name == "service_tier":
+            tier = value
+        elif name == "inference_geo":
+            place = value
+        elif type(value) is not int or not 0 <= value < MAX_COUNT:
             return None
-    for count in counts.values():
-        if type(count) is not int or not 0 <= count < MAX_COUNT:
+        elif name == "input_tokens":
+            new = value
+        elif name == "output_tokens":
+            made = value
+        elif name == "cache_read_input_tokens":
+            read = value
+        elif name == "cache_creation_input_tokens":
+            written = value
+        else:
             return None
-    new, read = counts.get("input_tokens"), counts.get("cache_read_input_tokens")
-    written = counts.get("cache_creation_input_tokens")
+    if (tier is not None and tier != "standard") or (place is not None and place not in _ANYWHERE):
+        return None
     if lives is not _NOTHING and not _are_parts(lives, _LIVES, written or 0):
         return None
-    if not (new or read or written) and len(counts) > ("output_tokens" in counts):
+    if not (new or read or written) and 0 in (new, read, written):
         return None  # a prompt of no tokens
     return Usage(
         uncached_input_tokens=new,
         cache_read_tokens=read,
         cache_write_tokens=written,
-        completion_tokens=counts.get("output_tokens"),
+        completion_tokens=made,
         cache_write_1h_tokens=lives.get("ephemeral_1h_input_tokens"),
         service_tier=tier,
         raw=raw.copy(),

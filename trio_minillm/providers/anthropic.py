@@ -141,12 +141,11 @@ class Anthropic(Provider):
         return messages_body(request)
 
     def parse_chunk(self, data: bytes) -> Parsed:
-        return self._parse(data, "")
+        ordinary = ordinary_chunk(data)
+        return self._parse(data, "") if ordinary is msgspec.UNSET else ordinary
 
     def _parse(self, data: bytes, name: str) -> Parsed:
-        """Translate an event; ``name`` is its SSE name, for one that has no type in its data."""
-        if (ordinary := ordinary_chunk(data)) is not msgspec.UNSET:
-            return ordinary
+        """Translate any event; ``name`` is its SSE name, for one that has no type in its data."""
         try:
             event = decode(data)
         except (msgspec.DecodeError, UnicodeError) as exc:
@@ -219,7 +218,8 @@ class Anthropic(Provider):
 
     def parse_event(self, event: str, data: bytes) -> Parsed:
         if event in _TYPED:
-            return self._parse(data, event)
+            ordinary = ordinary_chunk(data)
+            return self._parse(data, event) if ordinary is msgspec.UNSET else ordinary
         if not names_failure(event):
             with suppress(msgspec.DecodeError):
                 kind = decode_kind(data)
