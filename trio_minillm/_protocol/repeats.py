@@ -133,7 +133,7 @@ class Repeats(RepeatFilter):
         for chunk in chunks:
             if chunk.elsewhere:
                 self._remove(chunk)
-                if data.find(MESSAGE) >= 0:
+                if data.find(MESSAGE) >= 0 and not any(c.finish_reason for c in chunks):
                     self._shorten(chunk)
                 chunk.progress = _says_more(chunk) or chunk.finish_reason is not None
                 continue
@@ -154,6 +154,9 @@ class Repeats(RepeatFilter):
                     self._shorten(chunk, last=True)
                 if any(map(_says_more, whole)):
                     return whole
+            for chunk in chunks:
+                if chunk.elsewhere:
+                    self._shorten(chunk, last=True)
         return parsed
 
     def _compare_with_opening(self, chunk: StreamChunk) -> None:
