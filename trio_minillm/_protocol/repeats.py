@@ -132,7 +132,7 @@ class Repeats(RepeatFilter):
         for chunk in chunks:
             if chunk.elsewhere:
                 self._remove(chunk)
-                if data.find(MESSAGE) >= 0:
+                if data.find(MESSAGE) >= 0 and not any(c.finish_reason for c in chunks):
                     self._shorten(chunk)
                 chunk.progress = _says_more(chunk) or chunk.finish_reason is not None
                 continue
