@@ -154,9 +154,6 @@ class Repeats(RepeatFilter):
                     self._shorten(chunk, last=True)
                 if any(map(_says_more, whole)):
                     return whole
-            for chunk in chunks:
-                if chunk.elsewhere:
-                    self._shorten(chunk, last=True)
         return parsed
 
     def _compare_with_opening(self, chunk: StreamChunk) -> None:
