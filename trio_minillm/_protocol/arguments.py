@@ -75,7 +75,7 @@ class Arguments(Joined):
             return rest
         said = self.read()
         if said != whole and (self.free_text or not same_json(said, whole)):
-            self.pieces, self._whole = [whole], []
+            self._replace(whole)
             self.starts, self.last, self.size = [], whole, len(whole)
             self._read_at, self.replaced = -1, said.strip() not in PLACEHOLDERS
         return ""

@@ -63,6 +63,10 @@ class Joined:
         said = self.joined()
         return whole[len(said) :] if whole.startswith(said) else ""
 
+    def _replace(self, whole: str) -> None:
+        self.pieces[:] = (whole,)
+        self._whole = _NO_BLOCKS
+
     def since(self, place: Place) -> str:
         """Return what has come behind a place, and move the place to the end.
 
