@@ -428,13 +428,12 @@ class ChunkDecoder:
 
     def _beside(self, error: MiniLLMError, name: str, data: bytes) -> str:
         """Return what an event is that reports a failure, but not of the answer; ``""`` for others."""
-        if not isinstance(error, ProviderError):
-            return ""
-        if error.vague and self._all_reasoned:
-            return "an event after the finish reason"
         from ..providers._errors import is_of_tool  # loaded by the failure already
 
-        return "the failure of a tool" if is_of_tool(name, data) else ""
+        known = error if isinstance(error, ProviderError) else None
+        if known and known.vague and self._all_reasoned:
+            return "an event after the finish reason"
+        return "the failure of a tool" if known and is_of_tool(name, data) else ""
 
     def _several(self, event: SSEEvent, found: list[bytes], at: float) -> list[StreamChunk]:
         """Decode the objects of one event as events."""
