@@ -1406,12 +1406,22 @@ async def test_a_certificate_that_nobody_trusts(autojump_clock, answered):
 # -- what can't be read ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lenient", [False, True])
-async def test_a_lenient_batch_passes_over_malformed_events(lenient, autojump_clock):
+@pytest.mark.parametrize(
+    ("options", "params", "lenient"),
+    [
+        ({}, {}, False),
+        ({"lenient": True}, {}, True),
+        ({}, {"lenient": True}, True),
+        ({"lenient": True}, {"lenient": False}, False),  # a request's own word counts
+    ],
+)
+async def test_a_lenient_batch_passes_over_malformed_events(
+    options, params, lenient, autojump_clock
+):
     events = openai_events("a", "b")
     transport = ScriptedTransport(reply(*events[:2], sse("{nonsense"), *events[2:]))
     async with llm.open_client(transport=transport) as client:
-        batch = client.batch([BatchRequest("k", "Hi", model())], lenient=lenient)
+        batch = client.batch([BatchRequest("k", "Hi", model(), params)], **options)
         async with batch as results:
             (result,) = [result async for result in results]
     assert result.ok is lenient
