@@ -241,6 +241,25 @@ async def test_a_slow_consumer_holds_up_the_sending(autojump_clock):
             assert sum([1 async for _ in results]) == 100
 
 
+async def test_results_are_taken_after_the_end_as_before(autojump_clock):
+    async def crash(number, body):
+        if number == 3:
+            await trio.sleep(1)
+            raise ZeroDivisionError
+
+    keys = []
+    async with llm.open_client(transport=Server(crash)) as client:
+        with pytest.raises(ZeroDivisionError):
+            async with client.batch(requests(9), model=model(), concurrency=2, buffer=1) as results:
+                async for result in results:
+                    keys.append(result.request.key)
+                    await trio.sleep(
+                        1.5
+                    )  # one is ready meanwhile: nothing is sent before it is taken
+        assert len(keys) == 3
+        results.update(concurrency=5)  # which is too late, and no error
+
+
 async def test_others_may_watch(autojump_clock):
     async with llm.open_client(transport=Server()) as client:
         seen = []
