@@ -583,10 +583,17 @@ class Client:
         return self._prepare(model, messages, params, **options)
 
     def _prepare_mixed(
-        self, model: Model, messages: Messages, params: Mapping[str, Any], **options: Any
+        self,
+        model: Model,
+        messages: Messages,
+        params: Mapping[str, Any],
+        *,
+        lenient: bool,
+        **options: Any,
     ) -> Prepared:
         """Do what `_prepare` does, where ``params`` may have options among them."""
-        return self._prepare_call(model, messages, **options, **params)
+        mixed = {"lenient": lenient, **params}  # a request's own word counts
+        return self._prepare_call(model, messages, **options, **mixed)
 
     def _prepare(
         self,

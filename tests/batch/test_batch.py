@@ -241,6 +241,25 @@ async def test_a_slow_consumer_holds_up_the_sending(autojump_clock):
             assert sum([1 async for _ in results]) == 100
 
 
+async def test_results_are_taken_after_the_end_as_before(autojump_clock):
+    async def crash(number, body):
+        if number == 3:
+            await trio.sleep(1)
+            raise ZeroDivisionError
+
+    keys = []
+    async with llm.open_client(transport=Server(crash)) as client:
+        with pytest.raises(ZeroDivisionError):
+            async with client.batch(requests(9), model=model(), concurrency=2, buffer=1) as results:
+                async for result in results:
+                    keys.append(result.request.key)
+                    await trio.sleep(
+                        1.5
+                    )  # one is ready meanwhile: nothing is sent before it is taken
+        assert len(keys) == 3
+        results.update(concurrency=5)  # which is too late, and no error
+
+
 async def test_others_may_watch(autojump_clock):
     async with llm.open_client(transport=Server()) as client:
         seen = []
@@ -1406,12 +1425,22 @@ async def test_a_certificate_that_nobody_trusts(autojump_clock, answered):
 # -- what can't be read ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lenient", [False, True])
-async def test_a_lenient_batch_passes_over_malformed_events(lenient, autojump_clock):
+@pytest.mark.parametrize(
+    ("options", "params", "lenient"),
+    [
+        ({}, {}, False),
+        ({"lenient": True}, {}, True),
+        ({}, {"lenient": True}, True),
+        ({"lenient": True}, {"lenient": False}, False),  # a request's own word counts
+    ],
+)
+async def test_a_lenient_batch_passes_over_malformed_events(
+    options, params, lenient, autojump_clock
+):
     events = openai_events("a", "b")
     transport = ScriptedTransport(reply(*events[:2], sse("{nonsense"), *events[2:]))
     async with llm.open_client(transport=transport) as client:
-        batch = client.batch([BatchRequest("k", "Hi", model())], lenient=lenient)
+        batch = client.batch([BatchRequest("k", "Hi", model(), params)], **options)
         async with batch as results:
             (result,) = [result async for result in results]
     assert result.ok is lenient

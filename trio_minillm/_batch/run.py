@@ -137,6 +137,10 @@ class Run:
                     self._workers.start(self._nursery)
                     if self._trace is not None:
                         self._nursery.start_soon(self._sample, name="trio_minillm batch trace")
+                    try:
+                        await trio.sleep_forever()
+                    finally:  # results may still be taken, which makes room for others
+                        self._workers.end()
         except trio.Cancelled:
             pass
         finally:

@@ -69,6 +69,10 @@ class WorkerPool:
         nursery.start_soon(self._watch_clock, name="trio_minillm batch clock")
         nursery.start_soon(self._keep_gaps, name="trio_minillm batch gaps")
 
+    def end(self) -> None:
+        """Give nothing more to anybody: the nursery is about to be closed."""
+        self._nursery = None
+
     def notify(self, most: int = TOGETHER) -> None:
         """Give workers what may be sent now, so many at most, and set the timer for what may be sent
         later. The last of them goes on with this.
