@@ -275,11 +275,11 @@ class Ingest:
                 self.notes = (*self.notes, why)
 
     def _drop_attached_again(self, chunk: StreamChunk, there: Extras) -> None:
-        """Empty likewise annotations and images that come again, all of them."""
+        """Take out likewise annotations and images that come again, all of them, perhaps with others."""
         for kind in ("annotations", "images"):
-            attached = getattr(chunk, kind)
-            if attached and list(attached) == getattr(there, kind):
-                setattr(chunk, kind, ())
+            attached, known = getattr(chunk, kind), getattr(there, kind)
+            if known and list(attached[: len(known)]) == known:
+                setattr(chunk, kind, attached[len(known) :])
                 why = f"the {kind} were repeated with the finish reason: counted once"
                 self.notes = (*self.notes, why)
 
