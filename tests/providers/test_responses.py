@@ -266,6 +266,20 @@ def test_arguments_of_another_call_never_count() -> None:
         assert not found.notes
 
 
+@pytest.mark.parametrize("index", [0, None])
+def test_arguments_without_an_id_at_an_index_of_several_calls_never_count(index: Any) -> None:
+    def ended(arguments: str) -> bytes:
+        return event("function_call_arguments.done", output_index=index, arguments=arguments)
+
+    one, two = CALL, {**CALL, "id": "fc_2", "call_id": "call_2", "arguments": '{"to":2}'}
+    events = []
+    for call in (one, two):
+        piece = event("function_call_arguments.delta", output_index=index, delta=call["arguments"])
+        events += [added({**call, "arguments": ""}, index), piece]
+    found = read(*events, ended(one["arguments"]), ended(two["arguments"]), completed())
+    assert [json.loads(call.arguments) for call in found.tool_calls] == [{"at": 1}, {"to": 2}]
+
+
 def test_a_message_with_all_texts_completes_none() -> None:
     one, two = message("Sea ", "m1"), message("salt", "m2")
     events = [added({**one, "content": []}), said("Sea ")]

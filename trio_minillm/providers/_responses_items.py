@@ -88,13 +88,14 @@ class _Item:
     """One item of an answer so far."""
 
     __slots__ = (
-        *("begun", "call_id", "compared", "end", "ended", "head", "held", "id", "kind", "listed"),
-        *("pieces", "said", "slots", "told"),
+        *("alone", "begun", "call_id", "compared", "end", "ended", "head", "held", "id", "kind"),
+        *("listed", "pieces", "said", "slots", "told"),
     )
 
     def __init__(self, kind: str, ident: str | None) -> None:
         self.kind = kind
         self.id = ident
+        self.alone = True  # no item of its kind had its index before
         self.call_id = ""  # that of a call, which servers give where items have none
         self.slots: dict[int, int] = {}  # numbers of its blocks, by section
         self.said: set[tuple[int, str]] = set()  # sections and kinds of the content that came
@@ -185,7 +186,9 @@ class Items(RepeatFilter):
     def _open(self, index: int | None, ident: str | None, kind: str) -> _Item:
         if len(self._all) >= MAX_ITEMS:
             raise ProtocolError(f"the answer has more than {MAX_ITEMS:,} items")
-        made = self._newest[kind] = _Item(kind, None)
+        made = _Item(kind, None)
+        made.alone = kind not in self._newest if index is None else (index, kind) not in self._at
+        self._newest[kind] = made
         self._all.append(made)
         self._ready.clear()
         if index is not None:
@@ -337,7 +340,9 @@ class Items(RepeatFilter):
         if chunk.tool_calls:
             calls = chunk.tool_calls
             if (section, "arguments") in said:
-                own = (None, item.call_id)  # a list need not have the order of the events
+                # A list need not have the order of the events, and an index need not tell calls apart.
+                named = item.alone or chunk.item_id
+                own = (item.call_id, None if named else item.call_id)
                 same = [call for call in calls if not item.call_id or call.id in own]
                 again = "".join(call.arguments for call in same)
                 calls = tuple(msgspec.structs.replace(call, arguments="") for call in calls)
