@@ -85,7 +85,7 @@ def kind_of(item: Mapping[str, Any]) -> str:
 
 
 class _Item:
-    """One item of an answer so far."""
+    """One item of an answer so far. Its 15 attributes are what each of its events may repeat."""
 
     __slots__ = (
         *("alone", "begun", "call_id", "compared", "end", "ended", "head", "held", "id", "kind"),
