@@ -969,3 +969,15 @@ def test_the_last_batch_adds_nothing_to_an_answer_that_was_left():
     ingest.cancel()
     ingest.ingest_last(last, told)
     assert (ingest.outcome, ingest.accumulated) == (Outcome.CANCELLED, "")
+
+
+def test_arguments_that_take_the_place_of_others_count_for_their_limit():
+    few = msgspec.structs.replace(BOUNDS, arguments=30)
+    made = machine(bounds=few)
+    for number in range(4):
+        made.ingest(tool_use(number, f"t{number}", "f"))
+        made.ingest(piece(number, '{"y":'))
+        made.ingest(StreamChunk(part=number, block=Block(whole='{"x":1234}'), progress=False))
+    assert isinstance(made.error, llm.LimitExceeded)
+    made_of = [call.arguments for call in made.response().invalid_tool_calls]
+    assert made_of == ['{"x":1234}', '{"x":1234}', '{"x":1234}', '{"y":']

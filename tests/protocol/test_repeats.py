@@ -144,6 +144,10 @@ def test_attachments_that_come_again_beside_the_reason_count_once(
     made = response(delta("The answer"), delta("", **{kind: [value]}), end, *END)
     assert getattr(made, kind) == (value,)
     assert f"the {kind} were repeated with the finish reason: counted once" in made.notes
+    last[kind] = [value, {**value, "n": 2}]
+    end = event({"index": 0, "delta": {}, where: last, "finish_reason": "stop"})
+    made = response(delta("The answer"), delta("", **{kind: [value]}), end, *END)
+    assert getattr(made, kind) == tuple(last[kind])
     other = event({"index": 0, "delta": {kind: [{**value, "n": 1}]}, "finish_reason": "stop"})
     made = response(delta("The answer"), delta("", **{kind: [value]}), other, *END)
     assert len(getattr(made, kind)) == 2

@@ -986,6 +986,8 @@ def test_calls_of_a_model_that_declined_are_left_out() -> None:
     assert response.invalid_tool_calls == ()
     assert response.model == "claude-y"
     assert claude(*mark({"model": "claude-y"}), end=end).model == "claude-y"
+    again = claude(*call(0), *mark({"model": "claude-y"}), *call(0), end=end)
+    assert [c.arguments for c in again.tool_calls] == ['{"x":0}']
     for odd in ({}, None, {"model": [5]}, "claude-y"):
         assert claude(*call(0), *mark(odd), end=end).model == "claude-x"
 

@@ -252,6 +252,42 @@ def test_arguments_at_the_end_of_a_call_that_are_none_change_nothing() -> None:
     assert [call.arguments for call in found.tool_calls] == ['{"at": 1}']
 
 
+def test_arguments_of_another_call_never_count() -> None:
+    """Items need no id, and a list at the end may lack some, or have another order."""
+    bare = {k: v for k, v in CALL.items() if k != "id"}
+    one, two = bare, {**bare, "call_id": "call_2", "arguments": '{"at": 20}'}
+    events = [added({**one, "arguments": ""})]
+    for n, call in enumerate((one, two)):
+        events += [added({**call, "arguments": ""}, n)]
+        events += [event("function_call_arguments.delta", output_index=n, delta=call["arguments"])]
+    for listed in ((one, two), (two, one), (two,), (one,)):
+        found = read(*events, completed(*listed))
+        assert [json.loads(call.arguments) for call in found.tool_calls] == [{"at": 1}, {"at": 20}]
+        assert not found.notes
+
+
+@pytest.mark.parametrize("index", [0, None])
+def test_arguments_without_an_id_at_an_index_of_several_calls_never_count(index: Any) -> None:
+    def ended(arguments: str) -> bytes:
+        return event("function_call_arguments.done", output_index=index, arguments=arguments)
+
+    one, two = CALL, {**CALL, "id": "fc_2", "call_id": "call_2", "arguments": '{"to":2}'}
+    events = []
+    for call in (one, two):
+        piece = event("function_call_arguments.delta", output_index=index, delta=call["arguments"])
+        events += [added({**call, "arguments": ""}, index), piece]
+    found = read(*events, ended(one["arguments"]), ended(two["arguments"]), completed())
+    assert [json.loads(call.arguments) for call in found.tool_calls] == [{"at": 1}, {"to": 2}]
+
+
+def test_a_message_with_all_texts_completes_none() -> None:
+    one, two = message("Sea ", "m1"), message("salt", "m2")
+    events = [added({**one, "content": []}), said("Sea ")]
+    events += [added({**two, "content": []}, 1), said("salt", 1)]
+    for whole in (message("Sea salt", "m1"), message("Sea salt", "m3")):
+        assert read(*events, completed(whole)).content == "Sea salt"
+
+
 def test_the_input_of_a_custom_tool_counts_as_it_ends() -> None:
     def made(*deltas: str) -> llm.CompletionResponse:
         kind = "custom_tool_call_input.delta"

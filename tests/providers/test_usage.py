@@ -90,11 +90,12 @@ def test_a_cache_under_the_other_wires_name_is_in_doubt_if_a_total_leaves_it_out
                 "cachedInputTokens": 64,
             },
             (36, 64, None, 20),
-            True,
+            False,  # with Claude, the cache's tokens are beside the input
         ),
         (
             {
                 "inputTokens": 100,
+                "cachedInputTokens": 64,
                 "inputTokenDetails": {
                     "noCacheTokens": 26,
                     "cacheReadTokens": 64,

@@ -109,6 +109,37 @@ async def test_two_different_copies_can_not_be_run():
     assert call.tool_call is None
 
 
+async def replaced(*pieces):
+    """The fields of a call whose pieces are read, and whose arguments are others at its end."""
+    stream, send = llm.StreamingCompletion.from_channel("m", expect_usage=False)
+    stream.ingest(StreamChunk(part=0, tool_calls=(ToolCallDelta(0, "c", "write"),)))
+    call = await stream.calls().__anext__()
+    view, early = call.fields(), []
+    for piece in pieces:
+        stream.ingest(StreamChunk(part=0, tool_calls=(ToolCallDelta(0, arguments=piece),)))
+        while view._look() and view._ready:
+            early.append(view._ready.popleft())
+    stream.ingest(StreamChunk(part=0, block=llm.Block(whole=DOC), progress=False))
+    stream.ingest(StreamChunk(finish_reason="tool_calls", end=True))
+    await send.aclose()
+    fields = early + [field async for field in view]
+    assert call.runnable
+    assert call.arguments == DOC
+    return joined(fields)
+
+
+@pytest.mark.parametrize("pieces", [["{}"], ["{", "}"], ["null"], [" {"], ['{"pa'], [DOC[:20]]])
+async def test_arguments_that_are_others_at_the_end_are_read_from_their_beginning(pieces):
+    found = await replaced(*pieces)
+    assert found == {"path": "a/b.txt", "content": "one two three", "n": "12"}
+
+
+@pytest.mark.parametrize("piece", ['{"path": "zz', '{"path": "zzz", "n": 1', '{"path": [1, '])
+async def test_fields_of_other_arguments_are_never_joined_with_those_that_count(piece):
+    with pytest.raises(llm.BrokenJSON):
+        await replaced(piece)
+
+
 async def test_a_call_without_arguments():
     for pieces in ([""], ["{}"], ["{", "}"], ["null"]):
         early, fields, call = await read(*pieces)

@@ -39,14 +39,15 @@ class Arguments(Joined):
     """The arguments of one call, as they arrive. Each piece takes O(1)."""
 
     __slots__ = (
-        *("_checked", "_read", "_read_at", "free_text", "last", "mended", "replaced", "size"),
-        "starts",
+        *("_checked", "_read", "_read_at", "free_text", "last", "mended", "renewed", "replaced"),
+        *("size", "starts"),
     )
 
     def __init__(self) -> None:
         super().__init__()
         self.mended: bool = False  # they were not quite JSON, and had one meaning
         self.replaced: bool = False  # others came at the end
+        self.renewed: int = 0  # the times at which others took the place of all pieces
         self.free_text: bool = False  # of OpenAI's custom tools: it need not be JSON
         self.size: int = 0  # characters
         self.starts: list[int] = []  # where a later piece begins an object
@@ -78,6 +79,7 @@ class Arguments(Joined):
             self._replace(whole)
             self.starts, self.last, self.size = [], whole, len(whole)
             self._read_at, self.replaced = -1, said.strip() not in PLACEHOLDERS
+            self.renewed += 1
         return ""
 
     @property

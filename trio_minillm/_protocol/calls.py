@@ -306,6 +306,8 @@ class Calls:
         doubtful = {c for c in self.all if c.doubtful or (c.blank and c.beside and c.beside.said)}
         by_id: dict[tuple[str, str | None], list[CallBuilder]] = {}
         for call in self.all:
+            if call.declined:
+                continue  # the model that took over may make the same one
             if call.id:
                 by_id.setdefault((call.id, call.name), []).append(call)
             if call.rival is not None and call.rival not in copies:

@@ -201,18 +201,24 @@ class ChoiceBuilder:
         elif number == IN_ORDER:
             self._numbered.pop(number, None)
 
-    def complete(self, chunk: StreamChunk, whole: str) -> None:
-        """Add to a chunk what its block lacks of a text, or of arguments, that came once more."""
+    def complete(self, chunk: StreamChunk, whole: str) -> int:
+        """Add to a chunk what its block lacks of a text, or of arguments, that came once more.
+
+        Returns by how many characters arguments grew because others count in their place.
+        """
         there = self._numbered.get(chunk.part)
-        rest = there.rest_of(whole) if there is not None else ""
-        if there is None or not rest:
-            return
-        chunk.progress = True
         if isinstance(there, TextBuilder):
-            setattr(chunk, _FIELD_OF[there.kind], rest)
-        else:
-            kind = "custom" if there.free_text else "function"
-            chunk.tool_calls = (ToolCallDelta(there.index, arguments=rest, type=kind),)
+            if rest := there.rest_of(whole):
+                setattr(chunk, _FIELD_OF[there.kind], rest)
+                chunk.progress = True
+        elif there is not None:
+            before = there.size
+            if rest := there.rest_of(whole):
+                kind = "custom" if there.free_text else "function"
+                chunk.tool_calls = (ToolCallDelta(there.index, arguments=rest, type=kind),)
+                chunk.progress = True
+            return there.size - before
+        return 0
 
     def _open(self, number: int | None, part: TextBuilder | CallBuilder) -> None:
         """Take a new part, to which the pieces of this number belong from now on."""

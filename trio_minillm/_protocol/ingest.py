@@ -157,7 +157,7 @@ class Ingest:
         block = chunk.block
         if block is not None:
             if block.whole is not None:
-                choice.complete(chunk, block.whole)
+                self._count_arguments(choice.complete(chunk, block.whole), choice)
             choice.block(chunk.part, block)
             if block.start is not None and chunk.model:  # another one takes over
                 self.model, self._model_named = chunk.model, True
@@ -258,11 +258,14 @@ class Ingest:
         if self.chunks % COMPACT_EVERY == 0:
             choice.compact()
         if chunk.tool_calls:
-            self._arguments += sum(len(delta.arguments) for delta in chunk.tool_calls)
-            if self._arguments > self._bounds.arguments:
-                choice.over_limit = ("characters in the arguments of calls", self._bounds.arguments)
+            self._count_arguments(sum(len(d.arguments) for d in chunk.tool_calls), choice)
         if chunk.refusal or chunk.tool_calls or chunk.reasoning_details:
             choice.add_extras(chunk)
+
+    def _count_arguments(self, more: int, choice: ChoiceBuilder) -> None:
+        self._arguments += more
+        if self._arguments > self._bounds.arguments:
+            choice.over_limit = ("characters in the arguments of calls", self._bounds.arguments)
 
     def _drop_repeated(self, chunk: StreamChunk, choice: ChoiceBuilder) -> None:
         """Empty a text that comes again, whole, beside the finish reason: some servers repeat it."""
@@ -275,11 +278,11 @@ class Ingest:
                 self.notes = (*self.notes, why)
 
     def _drop_attached_again(self, chunk: StreamChunk, there: Extras) -> None:
-        """Empty likewise annotations and images that come again, all of them."""
+        """Take out likewise annotations and images that come again, all of them, perhaps with others."""
         for kind in ("annotations", "images"):
-            attached = getattr(chunk, kind)
-            if attached and list(attached) == getattr(there, kind):
-                setattr(chunk, kind, ())
+            attached, known = getattr(chunk, kind), getattr(there, kind)
+            if known and list(attached[: len(known)]) == known:
+                setattr(chunk, kind, attached[len(known) :])
                 why = f"the {kind} were repeated with the finish reason: counted once"
                 self.notes = (*self.notes, why)
 

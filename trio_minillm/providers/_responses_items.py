@@ -85,16 +85,18 @@ def kind_of(item: Mapping[str, Any]) -> str:
 
 
 class _Item:
-    """One item of an answer so far."""
+    """One item of an answer so far. Its 15 attributes are what each of its events may repeat."""
 
     __slots__ = (
-        *("begun", "compared", "end", "ended", "head", "held", "id", "kind", "listed", "pieces"),
-        *("said", "slots", "told"),
+        *("alone", "begun", "call_id", "compared", "end", "ended", "head", "held", "id", "kind"),
+        *("listed", "pieces", "said", "slots", "told"),
     )
 
     def __init__(self, kind: str, ident: str | None) -> None:
         self.kind = kind
         self.id = ident
+        self.alone = True  # no item of its kind had its index before
+        self.call_id = ""  # that of a call, which servers give where items have none
         self.slots: dict[int, int] = {}  # numbers of its blocks, by section
         self.said: set[tuple[int, str]] = set()  # sections and kinds of the content that came
         self.compared: dict[int, int] = {}  # sizes of the texts that came again, by block
@@ -184,7 +186,9 @@ class Items(RepeatFilter):
     def _open(self, index: int | None, ident: str | None, kind: str) -> _Item:
         if len(self._all) >= MAX_ITEMS:
             raise ProtocolError(f"the answer has more than {MAX_ITEMS:,} items")
-        made = self._newest[kind] = _Item(kind, None)
+        made = _Item(kind, None)
+        made.alone = kind not in self._newest if index is None else (index, kind) not in self._at
+        self._newest[kind] = made
         self._all.append(made)
         self._ready.clear()
         if index is not None:
@@ -301,15 +305,17 @@ class Items(RepeatFilter):
     def _compared(self, item: _Item, chunk: ItemChunk, again: str) -> Iterator[StreamChunk]:
         """Yield a chunk that has a text which came again, to be held against the pieces of its block.
 
-        Nothing where that may be another block's: the item has another id, or its end does not
-        list its pieces as they came.
+        Nothing where that may be another block's: the item has another id, its end does not list its
+        pieces as they came, or a later item may have what seems to be missing, since relays list one
+        message with all texts.
         """
         slot = item.slots.get(chunk.section if item.kind == MESSAGE else 0)
         other = chunk.item_id and item.id and chunk.item_id != item.id
         pieces = {number for number, _ in item.said}
         longer = slot is not None and len(again) > item.compared.get(slot, 0)
         listed = max(chunk.of, 1) if item.kind == MESSAGE else 1  # others have one block for all
-        if slot is not None and longer and not other and len(pieces) <= listed:
+        last = item.kind == CALL or self._newest[item.kind] is item
+        if slot is not None and longer and last and not other and len(pieces) <= listed:
             item.compared[slot] = len(again)
             yield StreamChunk(part=slot, block=Block(whole=again), progress=False)
 
@@ -334,7 +340,11 @@ class Items(RepeatFilter):
         if chunk.tool_calls:
             calls = chunk.tool_calls
             if (section, "arguments") in said:
-                again = "".join(call.arguments for call in calls)
+                # A list need not have the order of the events, and an index need not tell calls apart.
+                named = item.alone or chunk.item_id
+                own = (item.call_id, None if named else item.call_id)
+                same = [call for call in calls if not item.call_id or call.id in own]
+                again = "".join(call.arguments for call in same)
                 calls = tuple(msgspec.structs.replace(call, arguments="") for call in calls)
             if (section, "head") in said:
                 calls = tuple(
@@ -365,6 +375,7 @@ class Items(RepeatFilter):
         for call in chunk.tool_calls:
             if call.id and call.name:
                 item.said.add((section, "head"))
+                item.call_id = call.id
             if call.arguments:
                 item.said.add((section, "arguments"))
         if new:

@@ -445,6 +445,8 @@ def _put_input(
     _doubt_contradictions(reading, prompt)
     if not inside:
         return
+    if not reading.common and reading.has(_EITHER) and not reading.has(_INSIDE_READ):
+        reading.doubt("uncached_input_tokens", "the cache's tokens may be beside the input")
     theirs = not reading.common and reading.has(*BESIDE.values())
     if theirs and not beside & {"read", "written"} and not reading.has(*INSIDE.values()):
         alike = not reading.has(paths("prompt_tokens"))  # the input has their name, too
@@ -459,6 +461,11 @@ def _put_input(
         usage.cache_read_tokens = None if read is None else fitting
         usage.cache_write_tokens = None if written is None else min(written, prompt - fitting)
         usage.uncached_input_tokens = prompt - fitting - (usage.cache_write_tokens or 0)
+
+
+_EITHER: Final = paths("cachedInputTokens")
+"""The AI SDK's name until version 5: OpenAI's are part of the input, Anthropic's beside it (vercel/ai#8349)."""
+_INSIDE_READ: Final = tuple(path for path in INSIDE["read"] if path not in _EITHER)
 
 
 def _doubt_contradictions(reading: _Reading, prompt: int) -> None:

@@ -111,15 +111,20 @@ class CallSource:
         self.call: CallBuilder = call
         self.restarted: int | None = None
         self._place = Place()
+        self._renewed = call.renewed
         self._starts = 0  # of the builder's, so many were looked at
         self.base: int = 0
         self._head = ""  # its first characters
 
     def take(self) -> str:
         """Return what has come since it was last asked."""
-        call, at = self.call, self._place.chars
-        text = call.since(self._place)
+        call = self.call
         self.restarted = None
+        if call.renewed != self._renewed:  # what was taken counts no more
+            self._renewed, self._place, self._starts = call.renewed, Place(), 0
+            self.restarted, self.base, self._head = 0, 0, ""
+        at = self._place.chars
+        text = call.since(self._place)
         if not self._head:
             self._head = text[:_HEAD]
         elif len(self._head) < _HEAD and self.base + len(self._head) == at:
