@@ -307,6 +307,19 @@ def test_what_says_that_all_is_well_is_no_failure(event: Any) -> None:
 @pytest.mark.parametrize(
     "event",
     [
+        {"error": {"code": 429, "message": "too many"}, "tool": "router"},
+        {"type": "error", "error": "boom", "tool_name": "f"},
+        {"type": "response.failed", "tool": "f", "error": "boom"},
+    ],
+)
+def test_a_failure_of_the_answer_may_name_a_tool(event: Any) -> None:
+    _, error = read(OpenAIChat(), TEXT, event)
+    assert isinstance(error, llm.ProviderError)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
         testing.sse({"tool": "f", "toolCallId": "c1", "status": "failed"}, "hermes.tool.progress"),
         testing.sse({"name": "f", "call_id": "c1", "error": "boom"}, "nanobot.tool.progress"),
         testing.sse({"tool_name": "f", "error": "boom"}, "tool.failed"),

@@ -159,8 +159,6 @@ class Ingest:
             if block.whole is not None:
                 self._count_arguments(choice.complete(chunk, block.whole), choice)
             choice.block(chunk.part, block)
-            if block.start is not None and chunk.model:  # another one takes over
-                self.model, self._model_named = chunk.model, True
         reason = chunk.finish_reason
         if reason is not None and (chunk.delta or chunk.reasoning):
             self._drop_repeated(chunk, choice)

@@ -410,10 +410,18 @@ def is_of_tool(event: str, data: bytes) -> bool:
     """
     with suppress(msgspec.MsgspecError, RecursionError, UnicodeError):
         found = loose_json(data)
-        if isinstance(found, Mapping) and "error" not in (event.lower(), found.get("type")):
+        if isinstance(found, Mapping) and not _is_of_answer(event.lower(), found):
             named = (*_TOOLS, "name", "call_id") if "tool" in event.lower() else _TOOLS
             return any(map(found.get, named)) and not any(map(found.get, _ANSWERS))
     return False
+
+
+def _is_of_answer(event: str, found: Mapping[str, Any]) -> bool:
+    """Return whether a failure has the form of a wire's own, whatever stands beside it."""
+    kind = found.get("type")
+    if "error" in (event, kind) or str(kind).startswith("response."):
+        return True
+    return "tool" not in event and isinstance(found.get("error"), Mapping)
 
 
 _NOT_WELL = (

@@ -407,9 +407,6 @@ def _start(index: int | None, block: dict[str, Any] | None) -> StreamChunk:
         thought = text_within(said) if isinstance(said, list | dict) else None
         out.reasoning = thought or side_text(said, "thinking", left_out) or ""
         out.progress = bool(out.reasoning or signature)
-    elif kind == "fallback":  # from here on, another model answers
-        to = block.get("to")
-        out.model = side_text(to.get("model"), "to", left_out) if isinstance(to, dict) else None
     elif kind == "tool_use":
         arguments = _input(block)
         extra = {k: block[k] for k in CALL_FIELDS if block.get(k) is not None}
