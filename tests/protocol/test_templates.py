@@ -138,6 +138,8 @@ def test_openais_padding(cut: int | None) -> None:
     decoder = both_ways(OPENAI, body, cut)
     assert decoder._template is not None
     assert decoder._template.end is not None
+    unclosed = chunk("c", obfuscation="").replace(b'""', b'"')
+    both_ways(OPENAI, chunk("a", obfuscation="b") + unclosed + chunk("d", obfuscation="e"), cut)
     tricky = chunk("a", obfuscation="b") + chunk('","obfuscation":"b"', obfuscation="c")
     both_ways(OPENAI, tricky + chunk("d", obfuscation="e").replace(b'"e"', b'"e","id":"other"'))
     both_ways(

@@ -176,8 +176,10 @@ class EventTemplate:
         else:
             # The text can't contain it: its inner quotation marks would stand behind backslashes.
             cut = block.find(suffix, start + 1)
-            padding = block[cut + len(suffix) : -len(end)]
-            if cut < 0 or not block.endswith(end) or (padding and not padding.isalnum()):
+            behind = cut + len(suffix)
+            padding = block[behind : -len(end)]
+            # The mark that opens the padding must not be taken for the one that closes it.
+            if cut < 0 or not block.endswith(end, behind) or (padding and not padding.isalnum()):
                 return ""
         return _decode_string(block[start : cut + 1])
 
