@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -1126,6 +1127,18 @@ def test_a_tier_that_cant_be_read_has_no_price(tier: Any, where: str) -> None:
     usage = charged(openai_usage(raw), asked_of(OPENAI, {}), metadata, choices=1, content=True)
     assert "service_tier" in (usage.doubts or {})
     assert resolution(usage) == "unpriced"
+
+
+@pytest.mark.parametrize("name", ["service_tier", "inference_geo"])
+def test_no_long_word_of_a_server_outlives_its_answer(name: str) -> None:
+    word = "FLEX" * 100_000
+    raw = {"prompt_tokens": 9, "completion_tokens": 9}
+    before = sys.getrefcount(word)
+    found = {"service_tier": "flex", name: word}
+    usage = charged(openai_usage(raw), asked_of(OPENAI, {}), found, choices=1, content=True)
+    assert usage.service_tier is not None
+    del found
+    assert sys.getrefcount(word) == before
 
 
 @pytest.mark.parametrize(

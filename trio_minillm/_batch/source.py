@@ -20,8 +20,7 @@ class RequestSource:
     """Pulls requests, one after the other, and gives each to ``admit``.
 
     ``pulled`` is called after some of them, before anything is waited for. While ``full`` returns True
-    it waits for `resume`. An async generator is closed in any case: no
-    other code goes on with it.
+    it waits for `resume`. An async generator is closed in any case: no other code goes on with it.
     """
 
     def __init__(

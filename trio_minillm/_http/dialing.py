@@ -132,8 +132,8 @@ async def _connected(sock: socket.socket, address: tuple[Any, ...]) -> None:
 
 
 def _is_connected(sock: socket.socket) -> bool:
-    """Return True for a server of this machine: it is connected at once, though the system says that
-    it is under way. To wait for it takes ten times as long as to ask.
+    """Return whether a connection stands already, as one to a server of this machine does, though the
+    system says that it is under way. To ask spares a wait.
     """
     try:
         sock.getpeername()

@@ -64,6 +64,7 @@ class Joined:
         return whole[len(said) :] if whole.startswith(said) else ""
 
     def _replace(self, whole: str) -> None:
+        """Put another string in the place of all pieces."""
         self.pieces[:] = (whole,)
         self._whole = _NO_BLOCKS
 

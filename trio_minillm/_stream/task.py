@@ -338,9 +338,8 @@ class StreamTask:
                         body = self.body = self._body_reader(exchange, clocks, resuming)
                     try:
                         while not await body.read() and body.lent:
-                            await (
-                                body.wait()
-                            )  # here, and not in a frame more for as long as it is lent
+                            # Here, and not in one more frame for as long as it is lent.
+                            await body.wait()
                     except (ProtocolError, ProviderError) as exc:
                         raise self._addressed(exc, body.answer) from exc.__cause__
                     if body.answer.over:

@@ -11,7 +11,15 @@ import msgspec
 from .._types.usage import UNREADABLE, Usage, number_in
 from ._base import Model
 from ._pricing import STANDARD
-from ._usage import ANTHROPIC_TIERS, OPENAI_TIERS, TERMS, at_path, terms_in, tier_of
+from ._usage import (
+    ANTHROPIC_TIERS,
+    OPENAI_TIERS,
+    TERM_CHARS,
+    TERMS,
+    at_path,
+    terms_in,
+    tier_of,
+)
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -156,9 +164,10 @@ def charged(
             return usage
         told = metadata if outside else raw
         word, place = told.get("service_tier"), told.get("inference_geo", "")
-        usual = type(word) is str and type(place) is str and _RARE.isdisjoint(told)
-        if usual and (outside or none):
-            tier = _tier_named(word, place, asked.anthropic)
+        usual = (outside or none) and _RARE.isdisjoint(told)
+        if usual and type(word) is str and type(place) is str:
+            # Cut, since the cache would keep a server's words of any length.
+            tier = _tier_named(word[:TERM_CHARS], place[:TERM_CHARS], asked.anthropic)
             same = tier == usage.service_tier
             return usage if same else msgspec.structs.replace(usage, service_tier=tier)
     answered = {**terms_in(metadata), **terms_in(raw)}

@@ -547,6 +547,10 @@ TERMS: Final = frozenset(
 """Fields that `terms_in` reads."""
 
 
+TERM_CHARS: Final = 40
+"""Characters that count of what such a field says."""
+
+
 def terms_in(raw: Mapping[str, Any]) -> dict[str, str]:
     """Return the fields of an answer or a request that its price depends on.
 
@@ -561,7 +565,7 @@ def terms_in(raw: Mapping[str, Any]) -> dict[str, str]:
         found["service_tier"] = raw["serviceTier"]
     elif isinstance(traffic, str) and not found["service_tier"]:
         found["service_tier"] = traffic.lower().removeprefix("on_demand_")
-    words = {k: v.lower()[:40] for k, v in found.items() if isinstance(v, str)}
+    words = {k: v.lower()[:TERM_CHARS] for k, v in found.items() if isinstance(v, str)}
     return {name: word for name, word in words.items() if word not in _NOT_SAID}
 
 
